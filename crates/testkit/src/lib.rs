@@ -1,0 +1,24 @@
+//! What tests of several crates share: named skips, and things that must be cleaned up.
+
+#![forbid(unsafe_code)]
+
+use std::io::Write as _;
+
+/// Says that `test` cannot run here because `need` is missing.
+///
+/// The runner counts these: each line goes to the file named by `BERTH_SKIP_LOG` when it is set.
+pub fn skip(test: &str, need: &str) {
+    let line = format!("{test}: {need}\n");
+    if let Some(path) = std::env::var_os("BERTH_SKIP_LOG") {
+        let file = std::fs::OpenOptions::new().append(true).create(true).open(&path);
+        let written = file.and_then(|mut file| file.write_all(line.as_bytes()));
+        assert!(written.is_ok(), "cannot note a skip in {}", path.display());
+    }
+    let mut stderr = std::io::stderr().lock();
+    writeln!(stderr, "skipped {}", line.trim_end()).expect("stderr can be written");
+}
+
+/// Whether this process may mount and make device nodes.
+pub fn is_root() -> bool {
+    rustix::process::geteuid().is_root()
+}
