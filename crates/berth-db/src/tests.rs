@@ -1,0 +1,73 @@
+use super::*;
+
+const ONE: Schema = Schema { name: "one", migrations: &["CREATE TABLE one (a TEXT)"] };
+const ONE_LATER: Schema = Schema {
+    name: "one",
+    migrations: &["CREATE TABLE one (a TEXT)", "ALTER TABLE one ADD COLUMN b TEXT DEFAULT 'x'"],
+};
+
+fn insert(db: &Db, value: &str) -> Result<(), DbError> {
+    db.write(|tx| {
+        tx.execute("INSERT INTO one (a) VALUES (?1)", [value])?;
+        Ok(())
+    })
+}
+
+fn values(db: &Db) -> Vec<String> {
+    db.read(|conn| {
+        let mut statement = conn.prepare("SELECT a FROM one ORDER BY a")?;
+        let rows = statement.query_map([], |row| row.get(0))?;
+        Ok::<_, DbError>(rows.collect::<Result<_, _>>()?)
+    })
+    .unwrap()
+}
+
+#[test]
+fn what_was_written_is_there_after_reopening_and_migrating() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("berth.db");
+    let db = Db::open(&path, &[&ONE]).unwrap();
+    insert(&db, "first").unwrap();
+    drop(db);
+    let db = Db::open(&path, &[&ONE_LATER]).unwrap();
+    assert_eq!(values(&db), ["first"]);
+    let b: String = db
+        .read(|conn| Ok::<_, DbError>(conn.query_row("SELECT b FROM one", [], |r| r.get(0))?))
+        .unwrap();
+    assert_eq!(b, "x");
+}
+
+#[test]
+fn tables_of_a_newer_version_are_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("berth.db");
+    drop(Db::open(&path, &[&ONE_LATER]).unwrap());
+    let error = Db::open(&path, &[&ONE]).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "the tables of one have version 2, and this version of berth knows 1: \
+         use the berth that wrote them, or a newer one"
+    );
+}
+
+#[test]
+fn a_failed_write_leaves_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let db = Db::open(&dir.path().join("berth.db"), &[&ONE]).unwrap();
+    insert(&db, "kept").unwrap();
+    let result: Result<(), DbError> = db.write(|tx| {
+        tx.execute("INSERT INTO one (a) VALUES ('lost')", [])?;
+        Err(DbError::Damaged { table: "one" })
+    });
+    assert!(result.is_err());
+    assert_eq!(values(&db), ["kept"]);
+}
+
+#[test]
+fn a_file_that_is_no_database_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("berth.db");
+    let mut file = std::fs::File::create(&path).unwrap();
+    std::io::Write::write_all(&mut file, &[b'x'; 4096]).unwrap();
+    assert!(Db::open(&path, &[&ONE]).is_err());
+}
