@@ -1,0 +1,21 @@
+//! The kernel calls that need care: mounts, processes, terminals, namespaces, BPF.
+//!
+//! Every `unsafe` block of berth is in this crate; what rustix offers safely is used as it is,
+//! wrapped only where berth's other crates would otherwise repeat themselves. One module per
+//! theme. Nothing here knows layers, containers or configuration, and nothing logs.
+
+pub mod bpf;
+pub mod caps;
+pub mod copy;
+pub mod fork;
+pub mod fsinfo;
+pub mod listen;
+pub mod mount;
+pub mod mountinfo;
+pub mod mountns;
+pub mod netns;
+pub mod process;
+pub mod signals;
+pub mod socket;
+pub mod system;
+pub mod tty;
