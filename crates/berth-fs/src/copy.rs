@@ -1,0 +1,251 @@
+//! Copying trees with everything that belongs to them.
+
+use std::collections::HashMap;
+use std::ffi::OsStr;
+use std::io;
+use std::os::fd::{AsFd as _, BorrowedFd};
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Path, PathBuf};
+
+use berth_sys::copy::Method;
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat, Timespec, Timestamps, Uid, XattrFlags};
+use rustix::io::Errno;
+
+use crate::changes::{CAPABILITY, xattr};
+use crate::root::{MAX_DEPTH, READ_DIR, Root, names};
+
+/// Why a tree was not copied.
+#[expect(missing_docs, reason = "the messages name the fields")]
+#[derive(Debug, thiserror::Error)]
+#[error("cannot {action} {}", .path.display())]
+pub struct CopyError {
+    pub action: &'static str,
+    pub path: PathBuf,
+    pub source: io::Error,
+}
+
+/// Which extended attributes go along.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Xattrs {
+    /// All but `trusted.overlay.*`.
+    All,
+    /// Only `security.capability`.
+    Capability,
+}
+
+/// Copies the content of `from` into the existing directory `to`, with owner, mode, times,
+/// extended attributes, hard links, links and devices. The two directories' own metadata
+/// is copied too. Data is shared where the file system can (reflink). Gives the bytes copied.
+///
+/// What is already in `to` under a name that is copied is an error.
+pub fn tree(from: &Root, to: &Root, xattrs: Xattrs) -> Result<u64, CopyError> {
+    let mut copier = Copier {
+        xattrs,
+        method: Method::Reflink,
+        links: HashMap::new(),
+        target: to,
+        path: PathBuf::new(),
+        bytes: 0,
+    };
+    let stat = rustix::fs::fstat(from.fd()).map_err(copier.failed("look at"))?;
+    copier.below(from.fd(), to.fd(), 0)?;
+    copier.metadata(from.fd(), to.fd(), &stat)?;
+    Ok(copier.bytes)
+}
+
+struct Copier<'a> {
+    xattrs: Xattrs,
+    /// The cheapest method that has not been refused yet.
+    method: Method,
+    /// Where files with several names were copied to.
+    links: HashMap<(u64, u64), PathBuf>,
+    target: &'a Root,
+    path: PathBuf,
+    bytes: u64,
+}
+
+fn times(stat: &Stat) -> Timestamps {
+    let spec = |seconds, nanos| Timespec { tv_sec: seconds, tv_nsec: nanos };
+    Timestamps {
+        last_access: spec(stat.st_atime, i64::try_from(stat.st_atime_nsec).unwrap_or(0)),
+        last_modification: spec(stat.st_mtime, i64::try_from(stat.st_mtime_nsec).unwrap_or(0)),
+    }
+}
+
+impl Copier<'_> {
+    fn failed(&self, action: &'static str) -> impl FnOnce(Errno) -> CopyError + use<> {
+        let path = Path::new("/").join(&self.path);
+        move |error| CopyError { action, path, source: error.into() }
+    }
+
+    fn below(
+        &mut self,
+        from: BorrowedFd<'_>,
+        to: BorrowedFd<'_>,
+        depth: usize,
+    ) -> Result<(), CopyError> {
+        if depth > MAX_DEPTH {
+            return Err(self.failed("walk")(Errno::NAMETOOLONG));
+        }
+        for name in names(from).map_err(self.failed("list"))? {
+            self.path.push(OsStr::from_bytes(&name));
+            self.one(from, to, &name, depth)?;
+            self.path.pop();
+        }
+        Ok(())
+    }
+
+    fn one(
+        &mut self,
+        from: BorrowedFd<'_>,
+        to: BorrowedFd<'_>,
+        name: &[u8],
+        depth: usize,
+    ) -> Result<(), CopyError> {
+        let stat = rustix::fs::statat(from, name, AtFlags::SYMLINK_NOFOLLOW)
+            .map_err(self.failed("look at"))?;
+        let kind = FileType::from_raw_mode(stat.st_mode);
+        if kind != FileType::Directory && stat.st_nlink > 1 {
+            let key = (stat.st_dev, stat.st_ino);
+            if let Some(first) = self.links.get(&key) {
+                return self.link(first, to, name);
+            }
+            self.links.insert(key, self.path.clone());
+        }
+        match kind {
+            FileType::Directory => self.directory(from, to, name, &stat, depth),
+            FileType::RegularFile => self.file(from, to, name, &stat),
+            FileType::Symlink => {
+                let text =
+                    rustix::fs::readlinkat(from, name, Vec::new()).map_err(self.failed("read"))?;
+                rustix::fs::symlinkat(&text, to, name).map_err(self.failed("create"))?;
+                self.metadata_at(to, name, &stat)
+            }
+            // A socket is only a name here; like Docker, a pipe takes its place.
+            FileType::Fifo | FileType::Socket => self.node(to, name, FileType::Fifo, 0, &stat),
+            kind => self.node(to, name, kind, stat.st_rdev, &stat),
+        }
+    }
+
+    fn link(&self, first: &Path, to: BorrowedFd<'_>, name: &[u8]) -> Result<(), CopyError> {
+        let (dir, base) = self.target.parent_of(first).map_err(|source| CopyError {
+            action: "find the first name of",
+            path: Path::new("/").join(&self.path),
+            source,
+        })?;
+        rustix::fs::linkat(dir.fd(), &base, to, name, AtFlags::empty()).map_err(self.failed("link"))
+    }
+
+    fn directory(
+        &mut self,
+        from: BorrowedFd<'_>,
+        to: BorrowedFd<'_>,
+        name: &[u8],
+        stat: &Stat,
+        depth: usize,
+    ) -> Result<(), CopyError> {
+        let open = |dir| rustix::fs::openat(dir, name, READ_DIR, Mode::empty());
+        rustix::fs::mkdirat(to, name, Mode::from_raw_mode(0o700)).map_err(self.failed("create"))?;
+        let source = open(from).map_err(self.failed("open"))?;
+        let target = open(to).map_err(self.failed("open the copy of"))?;
+        self.below(source.as_fd(), target.as_fd(), depth + 1)?;
+        self.metadata(source.as_fd(), target.as_fd(), stat)
+    }
+
+    fn file(
+        &mut self,
+        from: BorrowedFd<'_>,
+        to: BorrowedFd<'_>,
+        name: &[u8],
+        stat: &Stat,
+    ) -> Result<(), CopyError> {
+        let common = OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let read = common | OFlags::RDONLY | OFlags::NONBLOCK;
+        let write = common | OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL;
+        let source =
+            rustix::fs::openat(from, name, read, Mode::empty()).map_err(self.failed("open"))?;
+        let target = rustix::fs::openat(to, name, write, Mode::from_raw_mode(0o600))
+            .map_err(self.failed("create"))?;
+        if stat.st_size > 0 {
+            let path = Path::new("/").join(&self.path);
+            let (bytes, method) = berth_sys::copy::content(&source, &target, self.method)
+                .map_err(|source| CopyError { action: "copy", path, source })?;
+            self.bytes += bytes;
+            self.method = method;
+        }
+        self.metadata(source.as_fd(), target.as_fd(), stat)
+    }
+
+    fn node(
+        &self,
+        to: BorrowedFd<'_>,
+        name: &[u8],
+        kind: FileType,
+        device: u64,
+        stat: &Stat,
+    ) -> Result<(), CopyError> {
+        let mode = Mode::from_raw_mode(stat.st_mode);
+        rustix::fs::mknodat(to, name, kind, mode, device).map_err(self.failed("create"))?;
+        self.metadata_at(to, name, stat)
+    }
+
+    /// Owner, attributes, mode, times, in this order: each may undo one that comes later.
+    fn metadata(
+        &self,
+        from: BorrowedFd<'_>,
+        to: BorrowedFd<'_>,
+        stat: &Stat,
+    ) -> Result<(), CopyError> {
+        let (uid, gid) = (Uid::from_raw(stat.st_uid), rustix::fs::Gid::from_raw(stat.st_gid));
+        rustix::fs::fchown(to, Some(uid), Some(gid)).map_err(self.failed("chown"))?;
+        self.attributes(from, to).map_err(self.failed("copy the extended attributes of"))?;
+        rustix::fs::fchmod(to, Mode::from_raw_mode(stat.st_mode & 0o7777))
+            .map_err(self.failed("chmod"))?;
+        rustix::fs::futimens(to, &times(stat)).map_err(self.failed("set the times of"))
+    }
+
+    fn metadata_at(&self, to: BorrowedFd<'_>, name: &[u8], stat: &Stat) -> Result<(), CopyError> {
+        let (uid, gid) = (Uid::from_raw(stat.st_uid), rustix::fs::Gid::from_raw(stat.st_gid));
+        rustix::fs::chownat(to, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)
+            .map_err(self.failed("chown"))?;
+        if FileType::from_raw_mode(stat.st_mode) != FileType::Symlink {
+            let mode = Mode::from_raw_mode(stat.st_mode & 0o7777);
+            rustix::fs::chmodat(to, name, mode, AtFlags::empty()).map_err(self.failed("chmod"))?;
+        }
+        rustix::fs::utimensat(to, name, &times(stat), AtFlags::SYMLINK_NOFOLLOW)
+            .map_err(self.failed("set the times of"))
+    }
+
+    fn attributes(&self, from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> Result<(), Errno> {
+        let listed = match self.xattrs {
+            Xattrs::Capability => vec![CAPABILITY.to_owned()],
+            Xattrs::All => list(from)?,
+        };
+        for name in listed {
+            if name.starts_with("trusted.overlay.") {
+                continue;
+            }
+            let Some(value) = xattr(from, &name)? else { continue };
+            match rustix::fs::fsetxattr(to, &name, &value, XattrFlags::empty()) {
+                // The target's file system has no such attributes.
+                Ok(()) | Err(Errno::OPNOTSUPP) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+}
+
+fn list(file: BorrowedFd<'_>) -> Result<Vec<String>, Errno> {
+    // The kernel's limit for the whole list is 64 KiB.
+    let mut buffer = vec![0_u8; 1 << 16];
+    let length = match rustix::fs::flistxattr(file, &mut buffer[..]) {
+        Err(Errno::OPNOTSUPP) => 0,
+        other => other?,
+    };
+    let names = buffer[..length].split(|&byte| byte == 0).filter(|name| !name.is_empty());
+    Ok(names.filter_map(|name| String::from_utf8(name.to_vec()).ok()).collect())
+}
+
+#[cfg(test)]
+mod tests;

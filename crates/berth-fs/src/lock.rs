@@ -1,0 +1,79 @@
+//! One process at a time: an exclusive lock on a file.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read as _, Seek as _, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::FlockOperation;
+
+/// Why a lock was not taken.
+#[expect(missing_docs, reason = "the messages name the fields")]
+#[derive(Debug, thiserror::Error)]
+pub enum LockError {
+    #[error("{} is held by process {}", .path.display(), holder(*.pid))]
+    Held { path: PathBuf, pid: Option<u32> },
+    #[error("cannot lock {}", .path.display())]
+    Io { path: PathBuf, source: io::Error },
+}
+
+fn holder(pid: Option<u32>) -> String {
+    pid.map_or_else(|| "(unknown)".to_owned(), |pid| pid.to_string())
+}
+
+/// An exclusive lock, held until this is dropped or the process dies.
+///
+/// The descriptor is closed on exec, so programs started meanwhile do not hold the lock.
+#[derive(Debug)]
+pub struct LockGuard {
+    _file: File,
+}
+
+impl LockGuard {
+    /// Takes the lock at once, or says who holds it. The file is created, and never removed.
+    pub fn acquire(path: &Path) -> Result<Self, LockError> {
+        let io = |source| LockError::Io { path: path.to_owned(), source };
+        let mut file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(path)
+            .map_err(io)?;
+        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => {}
+            Err(rustix::io::Errno::WOULDBLOCK) => {
+                let mut text = String::new();
+                file.read_to_string(&mut text).map_err(io)?;
+                return Err(LockError::Held {
+                    path: path.to_owned(),
+                    pid: text.trim().parse().ok(),
+                });
+            }
+            Err(error) => return Err(io(error.into())),
+        }
+        file.set_len(0)
+            .and_then(|()| file.rewind())
+            .and_then(|()| writeln!(file, "{}", std::process::id()))
+            .map_err(io)?;
+        Ok(Self { _file: file })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_second_holder_is_told_who_the_first_is() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("lock");
+        let guard = LockGuard::acquire(&path).unwrap();
+        let error = LockGuard::acquire(&path).unwrap_err();
+        let expected = format!("{} is held by process {}", path.display(), std::process::id());
+        assert_eq!(error.to_string(), expected);
+        drop(guard);
+        LockGuard::acquire(&path).unwrap();
+    }
+}

@@ -1,0 +1,179 @@
+use std::path::Path;
+use std::process::Command;
+
+use super::*;
+use crate::changes::{between, of_overlay};
+use crate::tar::Reader;
+use crate::testing::{Archive, listing, unpack};
+use crate::unpack::WhiteoutStyle;
+
+/// One line for each entry: name, type, mode, size, seconds, link.
+fn entries(tar: &[u8]) -> Vec<String> {
+    let mut reader = Reader::new(tar);
+    let mut lines = Vec::new();
+    while let Some(entry) = reader.next_entry().unwrap() {
+        let name = entry.name();
+        let link = String::from_utf8_lossy(&entry.link).into_owned();
+        lines.push(
+            format!("{name} {:?} {:o} {} {link}", entry.kind, entry.mode, entry.size)
+                .trim_end()
+                .to_owned(),
+        );
+    }
+    lines
+}
+
+#[test]
+fn a_tree_is_packed_sorted_with_its_hard_links() {
+    let dir = tempfile::tempdir().unwrap();
+    let archive = Archive::new()
+        .dir("b", 0o700)
+        .file("b/two", "22")
+        .file("a", "1")
+        .hard_link("c", "a")
+        .symlink("b/link", "/a")
+        .file(".wh.odd", "x")
+        .finish();
+    unpack(&archive, dir.path(), WhiteoutStyle::Plain).unwrap();
+    drop(std::os::unix::net::UnixListener::bind(dir.path().join("socket")).unwrap());
+    let root = Root::open(dir.path()).unwrap();
+    let mut out = Vec::new();
+    let packed = tree(&root, &mut out).unwrap();
+    assert_eq!(packed, Packed { entries: 6, content: 4, skipped: 1 });
+    let expected = [
+        ".wh.odd File 644 1",
+        "a File 644 1",
+        "b/ Directory 700 0",
+        "b/link Symlink 777 0 /a",
+        "b/two File 644 2",
+        "c HardLink 644 0 a",
+    ];
+    assert_eq!(entries(&out), expected);
+    let mut again = Vec::new();
+    tree(&root, &mut again).unwrap();
+    assert!(out == again);
+
+    let mut part = Vec::new();
+    rebased(&root, Path::new("/b"), Path::new("new"), &mut part).unwrap();
+    let expected = ["new/ Directory 700 0", "new/link Symlink 777 0 /a", "new/two File 644 2"];
+    assert_eq!(entries(&part), expected);
+    let mut part = Vec::new();
+    rebased(&root, Path::new("/b/."), Path::new("."), &mut part).unwrap();
+    assert_eq!(entries(&part)[0], "./ Directory 700 0");
+    let mut part = Vec::new();
+    rebased(&root, Path::new("b/two"), Path::new("x"), &mut part).unwrap();
+    assert_eq!(entries(&part), ["x File 644 2"]);
+}
+
+/// An overlay, unmounted at the end.
+struct Overlay(tempfile::TempDir);
+
+impl Overlay {
+    fn mount() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        for name in ["lower", "upper", "work", "merged"] {
+            std::fs::create_dir(dir.path().join(name)).unwrap();
+        }
+        let lower = Archive::new()
+            .dir("d", 0o755)
+            .file("d/f", "old")
+            .file("g", "old")
+            .dir("same", 0o755)
+            .file("same/x", "old")
+            .dir("e", 0o755)
+            .file("e/y", "old")
+            .finish();
+        unpack(&lower, &dir.path().join("lower"), WhiteoutStyle::Overlay).unwrap();
+        let option = |name: &str, path: &str| format!("{name}={}", dir.path().join(path).display());
+        let request = berth_sys::mount::MountRequest {
+            fs_type: "overlay",
+            source: Path::new("overlay"),
+            target: &dir.path().join("merged"),
+            work_dir: None,
+            options: &[
+                option("lowerdir", "lower"),
+                option("upperdir", "upper"),
+                option("workdir", "work"),
+            ],
+        };
+        berth_sys::mount::mount(&request).unwrap();
+        Self(dir)
+    }
+
+    fn root(&self, name: &str) -> Root {
+        Root::open(&self.0.path().join(name)).unwrap()
+    }
+}
+
+impl Drop for Overlay {
+    fn drop(&mut self) {
+        let merged = self.0.path().join("merged");
+        berth_sys::mount::unmount(&merged, berth_sys::mount::Unmount::Lazy).unwrap();
+    }
+}
+
+#[test]
+fn root_an_upper_directory_becomes_the_layer_that_docker_makes() {
+    if !testkit::is_root() {
+        return testkit::skip(
+            "root_an_upper_directory_becomes_the_layer_that_docker_makes",
+            "root",
+        );
+    }
+    let overlay = Overlay::mount();
+    let script = "rm g; rm -r d; mkdir d; echo n >d/n; chmod 700 same; rm e/y; mkdir -p new/sub";
+    let merged = overlay.0.path().join("merged");
+    let status = Command::new("sh").args(["-ec", script]).current_dir(&merged).status().unwrap();
+    assert!(status.success());
+
+    let upper = overlay.root("upper");
+    let mut layer = Vec::new();
+    overlay_upper(&upper, &mut layer).unwrap();
+    let expected = [
+        "d/ Directory 755 0",
+        "d/.wh..wh..opq File 755 0",
+        "d/n File 644 2",
+        "e/ Directory 755 0",
+        "e/.wh.y File 600 0",
+        ".wh.g File 600 0",
+        "new/ Directory 755 0",
+        "new/sub/ Directory 755 0",
+        "same/ Directory 700 0",
+    ];
+    assert_eq!(entries(&layer), expected);
+
+    let found = of_overlay(&upper, &[overlay.root("lower")]).unwrap();
+    let lines: Vec<String> =
+        found.iter().map(|change| format!("{:?} {}", change.kind, change.path.display())).collect();
+    let expected = [
+        "Modified /d",
+        "Added /d/n",
+        "Deleted /d/f",
+        "Modified /e",
+        "Deleted /e/y",
+        "Added /new",
+        "Added /new/sub",
+        "Modified /same",
+        "Deleted /g",
+    ];
+    assert_eq!(lines, expected);
+    assert_eq!(between(Some(&overlay.root("lower")), &overlay.root("merged")).unwrap(), found);
+    assert_eq!(crate::changes::tree_size(&upper).unwrap(), 2);
+    assert_eq!(crate::changes::changed_size(&overlay.root("merged"), &found).unwrap(), 2);
+
+    // Either way of making the layer gives the same tree on top of the image.
+    let mut naive = Vec::new();
+    changes(&overlay.root("merged"), &found, &mut naive).unwrap();
+    for layer in [layer, naive] {
+        let copy = tempfile::tempdir().unwrap();
+        let target = Root::open(copy.path()).unwrap();
+        crate::copy::tree(&overlay.root("lower"), &target, crate::copy::Xattrs::All).unwrap();
+        unpack(&layer, copy.path(), WhiteoutStyle::Apply).unwrap();
+        assert_eq!(listing(copy.path()), listing(&merged));
+    }
+    let again = tempfile::tempdir().unwrap();
+    let mut layer = Vec::new();
+    overlay_upper(&upper, &mut layer).unwrap();
+    unpack(&layer, again.path(), WhiteoutStyle::Overlay).unwrap();
+    assert_eq!(listing(again.path()), listing(&overlay.0.path().join("upper")));
+}

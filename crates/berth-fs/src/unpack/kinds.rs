@@ -1,0 +1,300 @@
+//! Making files, directories, links and devices, and giving them their metadata.
+
+use std::io::BufRead;
+use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
+
+use rustix::fs::{
+    AtFlags, CWD, FileType, Gid, Mode, OFlags, Timespec, Timestamps, Uid, XattrFlags,
+};
+use rustix::io::Errno;
+
+use crate::root::READ_DIR;
+use crate::tar::{Entry, Kind, Reader, Time};
+use crate::unpack::extract::{Job, Keep, io_error};
+use crate::unpack::parents::OPAQUE;
+use crate::unpack::{Devices, Owner, UnpackError, WhiteoutStyle, clean, split_clean};
+
+const CREATE: OFlags = OFlags::WRONLY
+    .union(OFlags::CREATE)
+    .union(OFlags::EXCL)
+    .union(OFlags::NOFOLLOW)
+    .union(OFlags::CLOEXEC);
+
+/// The times of an entry as the kernel takes them; like Docker, never accessed before modified.
+pub(super) fn timestamps(mtime: Time, atime: Option<Time>) -> Timestamps {
+    let spec = |time: Time| Timespec { tv_sec: time.seconds, tv_nsec: i64::from(time.nanos) };
+    let atime = atime.map_or(mtime, |atime| atime.max(mtime));
+    Timestamps { last_access: spec(atime), last_modification: spec(mtime) }
+}
+
+/// Whether an archive may set this attribute. What steers overlay mounts, and labels that belong
+/// to the host's policy, may not come from outside.
+fn is_allowed(name: &[u8]) -> bool {
+    name == b"security.capability"
+        || name.starts_with(b"user.") && !name.starts_with(b"user.overlay.")
+}
+
+impl Job<'_> {
+    /// Makes what an ordinary entry describes; gives the checksum of its content.
+    pub(super) fn make<R: BufRead>(
+        &mut self,
+        reader: &mut Reader<R>,
+        entry: &Entry,
+        name: &[u8],
+    ) -> Result<Option<[u8; 8]>, UnpackError> {
+        let unusable = |reason| UnpackError::Entry { name: entry.name(), reason };
+        if name.is_empty() && entry.kind != Kind::Directory {
+            return Err(unusable("only a directory can stand for the root"));
+        }
+        match entry.kind {
+            Kind::File => self.file(reader, entry, name),
+            Kind::Directory => self.directory(entry, name).map(|()| None),
+            Kind::Symlink => self.symlink(entry, name).map(|()| None),
+            Kind::HardLink => self.hard_link(entry, name).map(|()| None),
+            Kind::CharDevice | Kind::BlockDevice if self.options.devices == Devices::Refuse => {
+                Err(unusable("device nodes are not allowed here"))
+            }
+            Kind::CharDevice | Kind::BlockDevice | Kind::Fifo => {
+                self.node(entry, name).map(|()| None)
+            }
+            Kind::Other(_) => Err(unusable("unhandled tar header type")),
+            Kind::Global => Ok(None),
+        }
+    }
+
+    /// Runs `create`, after making room if something is in the way. Says whether an overlay
+    /// whiteout was.
+    fn create<T>(
+        &mut self,
+        parent: BorrowedFd<'_>,
+        entry: &Entry,
+        name: &[u8],
+        create: impl Fn(&[u8]) -> Result<T, Errno>,
+    ) -> Result<(T, bool), UnpackError> {
+        let (_, base) = split_clean(name);
+        match create(base) {
+            Ok(made) => Ok((made, false)),
+            Err(Errno::EXIST) => {
+                let whiteout = self.make_room(parent, entry, name)?;
+                Ok((create(base).map_err(io_error("create", entry))?, whiteout))
+            }
+            Err(error) => Err(io_error("create", entry)(error)),
+        }
+    }
+
+    fn file<R: BufRead>(
+        &mut self,
+        reader: &mut Reader<R>,
+        entry: &Entry,
+        name: &[u8],
+    ) -> Result<Option<[u8; 8]>, UnpackError> {
+        let parent = self.parent_of(entry, name)?;
+        let mode = Mode::from_raw_mode(0o600);
+        let (file, _) = self.create(parent.as_fd(), entry, name, |base| {
+            rustix::fs::openat(&*parent, base, CREATE, mode)
+        })?;
+        let keep = if entry.sparse.is_some() { Keep::Whole } else { Keep::Checksum };
+        let checksum = self.content(reader, entry, Some(&file), keep)?;
+        self.finish_file(&file, entry)?;
+        let inode = rustix::fs::fstat(&file).map_err(io_error("look at", entry))?.st_ino;
+        self.note(inode, checksum.is_some());
+        self.done.tree_size = self.done.tree_size.saturating_add(entry.size);
+        Ok(checksum)
+    }
+
+    /// Gives a file that was just filled its size, owner, attributes, mode and times.
+    pub(super) fn finish_file(&mut self, file: &OwnedFd, entry: &Entry) -> Result<(), UnpackError> {
+        if entry.sparse.is_some() {
+            rustix::fs::ftruncate(file, entry.size).map_err(io_error("extend", entry))?;
+        }
+        self.own_and_mode(file.as_fd(), entry)?;
+        rustix::fs::futimens(file, &timestamps(entry.mtime, entry.atime))
+            .map_err(io_error("set the times of", entry))
+    }
+
+    /// Owner first: a change of owner takes set-id bits and capabilities away.
+    fn own_and_mode(&mut self, fd: BorrowedFd<'_>, entry: &Entry) -> Result<(), UnpackError> {
+        let (uid, gid) = self.owner(entry)?;
+        rustix::fs::fchown(fd, Some(uid), Some(gid)).map_err(io_error("chown", entry))?;
+        for (name, value) in &entry.xattrs {
+            if !is_allowed(name) {
+                self.done.skipped_xattrs += 1;
+                continue;
+            }
+            match rustix::fs::fsetxattr(fd, &name[..], value, XattrFlags::empty()) {
+                Ok(()) => {}
+                Err(Errno::OPNOTSUPP | Errno::PERM) => self.done.skipped_xattrs += 1,
+                Err(error) => {
+                    return Err(io_error("set an extended attribute of", entry)(error));
+                }
+            }
+        }
+        rustix::fs::fchmod(fd, Mode::from_raw_mode(entry.mode)).map_err(io_error("chmod", entry))
+    }
+
+    pub(super) fn owner(&self, entry: &Entry) -> Result<(Uid, Gid), UnpackError> {
+        let (uid, gid) = match self.options.owner {
+            Owner::Archive => (entry.uid, entry.gid),
+            Owner::Fixed { uid, gid } => (u64::from(uid), u64::from(gid)),
+        };
+        // The largest value means "leave as it is" to the kernel.
+        let id = |id: u64| u32::try_from(id).ok().filter(|&id| id != u32::MAX);
+        match (id(uid), id(gid)) {
+            (Some(uid), Some(gid)) => Ok((Uid::from_raw(uid), Gid::from_raw(gid))),
+            _ => Err(UnpackError::Entry {
+                name: entry.name(),
+                reason: "the owner or group is out of range",
+            }),
+        }
+    }
+
+    fn directory(&mut self, entry: &Entry, name: &[u8]) -> Result<(), UnpackError> {
+        if name.is_empty() {
+            return self.root_directory(entry);
+        }
+        let parent = self.parent_of(entry, name)?;
+        let (_, base) = split_clean(name);
+        let make = |base: &[u8]| rustix::fs::mkdirat(&*parent, base, Mode::from_raw_mode(0o700));
+        let open = |base: &[u8]| rustix::fs::openat(&*parent, base, READ_DIR, Mode::empty());
+        let mut hides = false;
+        match make(base) {
+            Ok(()) => {}
+            Err(Errno::EXIST) => {
+                let flags = AtFlags::SYMLINK_NOFOLLOW;
+                let there = rustix::fs::statat(&*parent, base, flags)
+                    .map_err(io_error("look at", entry))?;
+                if FileType::from_raw_mode(there.st_mode) != FileType::Directory {
+                    let whiteout = self.make_room(parent.as_fd(), entry, name)?;
+                    hides = whiteout && self.options.whiteouts == WhiteoutStyle::Overlay;
+                    make(base).map_err(io_error("create", entry))?;
+                }
+            }
+            Err(error) => return Err(io_error("create", entry)(error)),
+        }
+        let dir = open(base).map_err(io_error("open", entry))?;
+        if hides {
+            set_opaque(&dir).map_err(io_error("mark", entry))?;
+        }
+        self.own_and_mode(dir.as_fd(), entry)?;
+        let inode = rustix::fs::fstat(&dir).map_err(io_error("look at", entry))?.st_ino;
+        self.note(inode, false);
+        self.dirs.push((name.to_vec(), entry.mtime));
+        self.parents.remember(name, dir);
+        Ok(())
+    }
+
+    /// Docker gives the destination the archive's metadata only when it applies a layer to a
+    /// full tree.
+    fn root_directory(&mut self, entry: &Entry) -> Result<(), UnpackError> {
+        if self.options.whiteouts != WhiteoutStyle::Apply {
+            return Ok(());
+        }
+        let dir = rustix::fs::openat(self.parents.root(), ".", READ_DIR, Mode::empty())
+            .map_err(io_error("open", entry))?;
+        self.own_and_mode(dir.as_fd(), entry)?;
+        self.dirs.push((Vec::new(), entry.mtime));
+        Ok(())
+    }
+
+    fn symlink(&mut self, entry: &Entry, name: &[u8]) -> Result<(), UnpackError> {
+        let parent = self.parent_of(entry, name)?;
+        self.create(parent.as_fd(), entry, name, |base| {
+            rustix::fs::symlinkat(&entry.link[..], &*parent, base)
+        })?;
+        self.done.tree_size = self.done.tree_size.saturating_add(entry.link.len() as u64);
+        self.finish_node(parent.as_fd(), entry, name)
+    }
+
+    fn node(&mut self, entry: &Entry, name: &[u8]) -> Result<(), UnpackError> {
+        let (kind, device) = match entry.kind {
+            Kind::CharDevice => (FileType::CharacterDevice, entry.device),
+            Kind::BlockDevice => (FileType::BlockDevice, entry.device),
+            _ => (FileType::Fifo, (0, 0)),
+        };
+        let device = rustix::fs::makedev(device.0, device.1);
+        let mode = Mode::from_raw_mode(entry.mode);
+        let parent = self.parent_of(entry, name)?;
+        self.create(parent.as_fd(), entry, name, |base| {
+            rustix::fs::mknodat(&*parent, base, kind, mode, device)
+        })?;
+        self.finish_node(parent.as_fd(), entry, name)
+    }
+
+    /// Metadata of what cannot be opened: by name, not following links.
+    fn finish_node(
+        &mut self,
+        parent: BorrowedFd<'_>,
+        entry: &Entry,
+        name: &[u8],
+    ) -> Result<(), UnpackError> {
+        let (_, base) = split_clean(name);
+        let (uid, gid) = self.owner(entry)?;
+        rustix::fs::chownat(parent, base, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)
+            .map_err(io_error("chown", entry))?;
+        if entry.kind != Kind::Symlink {
+            rustix::fs::chmodat(parent, base, Mode::from_raw_mode(entry.mode), AtFlags::empty())
+                .map_err(io_error("chmod", entry))?;
+        }
+        let times = timestamps(entry.mtime, entry.atime);
+        rustix::fs::utimensat(parent, base, &times, AtFlags::SYMLINK_NOFOLLOW)
+            .map_err(io_error("set the times of", entry))?;
+        self.done.skipped_xattrs += entry.xattrs.len() as u64;
+        let stat = rustix::fs::statat(parent, base, AtFlags::SYMLINK_NOFOLLOW)
+            .map_err(io_error("look at", entry))?;
+        self.note(stat.st_ino, false);
+        Ok(())
+    }
+
+    fn hard_link(&mut self, entry: &Entry, name: &[u8]) -> Result<(), UnpackError> {
+        let mut target = Vec::new();
+        if !clean(&entry.link, &mut target) || target.is_empty() {
+            let target = String::from_utf8_lossy(&entry.link).into_owned();
+            let path = self.options.dest_name.join(&target);
+            return Err(UnpackError::HardLink { path, target });
+        }
+        if self.options.whiteouts != WhiteoutStyle::Plain
+            && let Some(base) = target.strip_prefix(super::whiteout::PLINK_DIR)
+        {
+            return self.link_plink(entry, name, base);
+        }
+        let parent = self.parent_of(entry, name)?;
+        let (dir, from) = split_clean(&target);
+        let (_, base) = split_clean(name);
+        let dir = self.parents.existing(dir).map_err(io_error("find the target of", entry))?;
+        let look =
+            |dir: &OwnedFd, name: &[u8]| rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW);
+        let found = look(&dir, from).map_err(io_error("find the target of", entry))?;
+        if look(&parent, base).is_ok_and(|there| there.st_ino == found.st_ino) {
+            return Ok(());
+        }
+        self.create(parent.as_fd(), entry, name, |base| {
+            rustix::fs::linkat(&*dir, from, &*parent, base, AtFlags::empty())
+        })?;
+        self.own.insert(found.st_ino);
+        Ok(())
+    }
+
+    fn link_plink(&mut self, entry: &Entry, name: &[u8], base: &[u8]) -> Result<(), UnpackError> {
+        let Some((file, size)) = self.plinks.remove(base) else {
+            let reason = "Invalid aufs hardlink";
+            return Err(UnpackError::Entry { name: entry.name(), reason });
+        };
+        // The file has no name yet; its descriptor is the only way to it.
+        let from = format!("/proc/self/fd/{}", file.as_raw_fd());
+        let parent = self.parent_of(entry, name)?;
+        self.create(parent.as_fd(), entry, name, |base| {
+            rustix::fs::linkat(CWD, from.as_str(), &*parent, base, AtFlags::SYMLINK_FOLLOW)
+        })?;
+        let inode = rustix::fs::fstat(&file).map_err(io_error("look at", entry))?.st_ino;
+        self.note(inode, false);
+        // Counted with its first name.
+        self.done.tree_size = self.done.tree_size.saturating_add(size);
+        self.plinks.insert(base.to_vec(), (file, 0));
+        Ok(())
+    }
+}
+
+/// Makes a directory of an overlay layer hide everything below.
+pub(super) fn set_opaque(dir: &OwnedFd) -> Result<(), Errno> {
+    rustix::fs::fsetxattr(dir, OPAQUE, b"y", XattrFlags::empty())
+}

@@ -1,0 +1,138 @@
+//! Directories that entries go into, kept open between entries.
+
+use std::collections::{HashMap, HashSet};
+use std::io;
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::rc::Rc;
+
+use rustix::fs::{AtFlags, FileType, Mode, Stat};
+use rustix::io::Errno;
+
+use crate::root::{PATH_DIR, READ_DIR, open_in};
+use crate::unpack::split_clean;
+
+/// Most directories kept open.
+const MAX_OPEN: usize = 256;
+/// Mode of directories that the archive needs but does not have.
+const IMPLIED_MODE: u32 = 0o755;
+
+/// The xattr that hides everything below a directory of an overlay layer.
+pub(crate) const OPAQUE: &str = "trusted.overlay.opaque";
+
+/// Opens directories beneath the destination by their clean names.
+#[derive(Debug)]
+pub(super) struct Parents {
+    root: Rc<OwnedFd>,
+    open: HashMap<Vec<u8>, Rc<OwnedFd>>,
+}
+
+/// Whether a file is an overlay whiteout.
+pub(crate) fn is_whiteout(stat: &Stat) -> bool {
+    FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice && stat.st_rdev == 0
+}
+
+impl Parents {
+    pub(super) fn new(dest: BorrowedFd<'_>) -> io::Result<Self> {
+        Ok(Self { root: Rc::new(dest.try_clone_to_owned()?), open: HashMap::new() })
+    }
+
+    pub(super) fn root(&self) -> &OwnedFd {
+        &self.root
+    }
+
+    /// Forgets everything: a directory or link was removed, names may mean something else.
+    pub(super) fn forget(&mut self) {
+        self.open.clear();
+    }
+
+    pub(super) fn remember(&mut self, name: &[u8], dir: OwnedFd) {
+        self.keep(name, Rc::new(dir));
+    }
+
+    fn keep(&mut self, name: &[u8], dir: Rc<OwnedFd>) {
+        if self.open.len() >= MAX_OPEN {
+            self.open.clear();
+        }
+        self.open.insert(name.to_vec(), dir);
+    }
+
+    /// The directory `name`, which must exist.
+    pub(super) fn existing(&mut self, name: &[u8]) -> Result<Rc<OwnedFd>, Errno> {
+        if name.is_empty() {
+            return Ok(Rc::clone(&self.root));
+        }
+        if let Some(dir) = self.open.get(name) {
+            return Ok(Rc::clone(dir));
+        }
+        let dir = Rc::new(open_in(self.root.as_fd(), name, PATH_DIR, Mode::empty())?);
+        self.keep(name, Rc::clone(&dir));
+        Ok(dir)
+    }
+
+    /// The directory `name`, made with its parents if it is missing. The inodes of those made
+    /// are added to `made`.
+    pub(super) fn ensure(
+        &mut self,
+        name: &[u8],
+        made: &mut HashSet<u64>,
+    ) -> Result<Rc<OwnedFd>, Errno> {
+        // The missing ones, deepest first; names are at most PATH_MAX long, so this ends.
+        let mut missing: Vec<&[u8]> = Vec::new();
+        let mut known = name;
+        let mut dir = loop {
+            match self.existing(known) {
+                Ok(dir) => break dir,
+                Err(error @ (Errno::NOENT | Errno::NOTDIR)) if !known.is_empty() => {
+                    let (parent, base) = split_clean(known);
+                    if error == Errno::NOTDIR && !self.whiteout_at(parent, base) {
+                        return Err(error);
+                    }
+                    missing.push(base);
+                    known = parent;
+                }
+                Err(error) => return Err(error),
+            }
+        };
+        let mut length = known.len();
+        while let Some(base) = missing.pop() {
+            length += base.len() + usize::from(length > 0);
+            let made_here = make_implied(dir.as_fd(), base)?;
+            made.insert(rustix::fs::fstat(&made_here)?.st_ino);
+            dir = Rc::new(made_here);
+            self.keep(&name[..length], Rc::clone(&dir));
+        }
+        Ok(dir)
+    }
+
+    fn whiteout_at(&mut self, parent: &[u8], base: &[u8]) -> bool {
+        self.existing(parent)
+            .and_then(|dir| rustix::fs::statat(&dir, base, AtFlags::SYMLINK_NOFOLLOW))
+            .is_ok_and(|stat| is_whiteout(&stat))
+    }
+}
+
+/// Makes a directory that the archive implies; one that takes the place of an overlay whiteout
+/// hides what is below, as the whiteout did.
+fn make_implied(parent: BorrowedFd<'_>, base: &[u8]) -> Result<OwnedFd, Errno> {
+    let mode = Mode::from_raw_mode(IMPLIED_MODE);
+    let mut opaque = false;
+    match rustix::fs::mkdirat(parent, base, mode) {
+        Err(Errno::EXIST) => {
+            let stat = rustix::fs::statat(parent, base, AtFlags::SYMLINK_NOFOLLOW)?;
+            if !is_whiteout(&stat) {
+                // A link that leads nowhere.
+                return Err(Errno::NOENT);
+            }
+            rustix::fs::unlinkat(parent, base, AtFlags::empty())?;
+            rustix::fs::mkdirat(parent, base, mode)?;
+            opaque = true;
+        }
+        other => other?,
+    }
+    let dir = rustix::fs::openat(parent, base, READ_DIR, Mode::empty())?;
+    rustix::fs::fchmod(&dir, mode)?;
+    if opaque {
+        rustix::fs::fsetxattr(&dir, OPAQUE, b"y", rustix::fs::XattrFlags::empty())?;
+    }
+    Ok(dir)
+}

@@ -1,0 +1,149 @@
+//! What `.wh.` entries do.
+
+use std::io::BufRead;
+use std::os::fd::OwnedFd;
+
+use rustix::fs::{AtFlags, FileType, Mode, OFlags};
+use rustix::io::Errno;
+
+use crate::root::{READ_DIR, clear, remove_tree};
+use crate::tar::{Entry, Kind, Reader};
+use crate::unpack::extract::{Job, Keep, io_error};
+use crate::unpack::kinds::set_opaque;
+use crate::unpack::parents::is_whiteout;
+use crate::unpack::{UnpackError, WhiteoutStyle, split_clean};
+
+const PREFIX: &[u8] = b".wh.";
+const META_PREFIX: &[u8] = b".wh..wh.";
+const OPAQUE_MARK: &[u8] = b".wh..wh..opq";
+/// Where aufs keeps files that have several names.
+pub(super) const PLINK_DIR: &[u8] = b".wh..wh.plnk/";
+/// Most such files of one layer.
+const MAX_PLINKS: usize = 1024;
+
+impl Job<'_> {
+    /// Does what a whiteout or a metadata entry of aufs asks for; false for ordinary entries.
+    pub(super) fn special<R: BufRead>(
+        &mut self,
+        reader: &mut Reader<R>,
+        entry: &Entry,
+        name: &[u8],
+    ) -> Result<bool, UnpackError> {
+        let (dir, base) = split_clean(name);
+        if name.starts_with(META_PREFIX) && name != OPAQUE_MARK {
+            let is_plink = name.starts_with(PLINK_DIR) && entry.kind == Kind::File;
+            if is_plink && !base.is_empty() {
+                self.plink(reader, entry, base)?;
+            }
+            return Ok(true);
+        }
+        if base == OPAQUE_MARK {
+            self.opaque(entry, dir)?;
+            return Ok(true);
+        }
+        match base.strip_prefix(PREFIX) {
+            None => Ok(false),
+            // Metadata of aufs in a directory other than the root.
+            Some(rest) if rest.starts_with(PREFIX) => Ok(true),
+            Some(b"" | b"." | b"..") => {
+                let dest = self.options.dest_name.clone();
+                Err(UnpackError::Outside { name: entry.name(), dest })
+            }
+            Some(rest) => {
+                match self.options.whiteouts {
+                    WhiteoutStyle::Overlay => self.mark_deleted(entry, name, rest)?,
+                    WhiteoutStyle::Apply | WhiteoutStyle::Plain => self.delete(entry, dir, rest)?,
+                }
+                Ok(true)
+            }
+        }
+    }
+
+    fn delete(&mut self, entry: &Entry, dir: &[u8], base: &[u8]) -> Result<(), UnpackError> {
+        let dir = match self.parents.existing(dir) {
+            Err(Errno::NOENT | Errno::NOTDIR) => return Ok(()),
+            other => other.map_err(io_error("delete", entry))?,
+        };
+        let own = &self.own;
+        // A whiteout speaks of the layers below, never of what this layer brings itself.
+        remove_tree(std::os::fd::AsFd::as_fd(&*dir), base, &mut |stat| !own.contains(&stat.st_ino))
+            .map_err(io_error("delete", entry))?;
+        self.parents.forget();
+        Ok(())
+    }
+
+    fn mark_deleted(&mut self, entry: &Entry, name: &[u8], base: &[u8]) -> Result<(), UnpackError> {
+        let parent = self.parent_of(entry, name)?;
+        let make =
+            || rustix::fs::mknodat(&*parent, base, FileType::CharacterDevice, Mode::empty(), 0);
+        if let Err(error) = make() {
+            if error != Errno::EXIST {
+                return Err(io_error("create", entry)(error));
+            }
+            let there = rustix::fs::statat(&*parent, base, AtFlags::SYMLINK_NOFOLLOW)
+                .map_err(io_error("look at", entry))?;
+            if is_whiteout(&there) {
+                return Ok(());
+            }
+            if self.own.contains(&there.st_ino) {
+                // Brought by this layer itself: only what is below goes.
+                if FileType::from_raw_mode(there.st_mode) == FileType::Directory {
+                    let dir = rustix::fs::openat(&*parent, base, READ_DIR, Mode::empty());
+                    dir.and_then(|dir| set_opaque(&dir)).map_err(io_error("mark", entry))?;
+                }
+                return Ok(());
+            }
+            remove_tree(std::os::fd::AsFd::as_fd(&*parent), base, &mut |_| true)
+                .and_then(|_| make())
+                .map_err(io_error("create", entry))?;
+            self.parents.forget();
+        }
+        let (uid, gid) = self.owner(entry)?;
+        rustix::fs::chownat(&*parent, base, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)
+            .map_err(io_error("chown", entry))
+    }
+
+    fn opaque(&mut self, entry: &Entry, dir: &[u8]) -> Result<(), UnpackError> {
+        let overlay = self.options.whiteouts == WhiteoutStyle::Overlay;
+        let found = if overlay {
+            self.parents.ensure(dir, &mut self.own)
+        } else {
+            match self.parents.existing(dir) {
+                Err(Errno::NOENT | Errno::NOTDIR) => return Ok(()),
+                other => other,
+            }
+        };
+        let found = found.map_err(io_error("find the directory of", entry))?;
+        let dir: OwnedFd = rustix::fs::openat(&*found, ".", READ_DIR, Mode::empty())
+            .map_err(io_error("open the directory of", entry))?;
+        if overlay {
+            return set_opaque(&dir).map_err(io_error("mark the directory of", entry));
+        }
+        let own = &self.own;
+        clear(std::os::fd::AsFd::as_fd(&dir), &mut |stat| !own.contains(&stat.st_ino))
+            .map_err(io_error("clear the directory of", entry))?;
+        self.parents.forget();
+        Ok(())
+    }
+
+    /// Keeps a file without a name, until a hard link gives it one.
+    fn plink<R: BufRead>(
+        &mut self,
+        reader: &mut Reader<R>,
+        entry: &Entry,
+        base: &[u8],
+    ) -> Result<(), UnpackError> {
+        if self.plinks.len() >= MAX_PLINKS {
+            let reason = "too many hard links of aufs";
+            return Err(UnpackError::Entry { name: entry.name(), reason });
+        }
+        let flags = OFlags::WRONLY | OFlags::TMPFILE | OFlags::CLOEXEC;
+        let mode = Mode::from_raw_mode(0o600);
+        let file = rustix::fs::openat(self.parents.root(), ".", flags, mode)
+            .map_err(io_error("create", entry))?;
+        self.content(reader, entry, Some(&file), Keep::Whole)?;
+        self.finish_file(&file, entry)?;
+        self.plinks.insert(base.to_vec(), (file, entry.size));
+        Ok(())
+    }
+}
