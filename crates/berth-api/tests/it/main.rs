@@ -1,0 +1,4 @@
+//! Tests of the messages against what a real dockerd printed.
+
+#[cfg(test)]
+mod golden;
