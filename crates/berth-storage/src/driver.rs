@@ -1,0 +1,164 @@
+//! The driver trait: what a backing store must do to hold layers.
+
+use std::collections::BTreeMap;
+use std::fmt::Debug;
+use std::path::PathBuf;
+
+use berth_types::LayerId;
+use serde::{Deserialize, Serialize};
+
+use crate::StorageError;
+
+/// Keeps layers on one backing store.
+///
+/// Calls block. They may come from several threads, at most one at a time for
+/// the same id. A call that fails leaves the driver as if it had not been
+/// made, or leaves debris that [`list`](Self::list) does not show and the next
+/// [`recover`](Self::recover) removes.
+///
+/// A layer is *active* from [`create`](Self::create) until [`commit`](Self::commit)
+/// freezes it; only then may layers be created on top of it, unless the driver
+/// [applies natively](Self::native). A layer of a driver that does not apply natively outlives
+/// its parent's removal.
+pub trait StorageDriver: Debug + Send + Sync {
+    /// The name shown by `docker info`, for example `overlay2`.
+    fn name(&self) -> &'static str;
+    /// The lines below the driver's name in `docker info`, in order.
+    fn status(&self) -> Vec<(String, String)>;
+    /// The `GraphDriver.Data` of `docker inspect`; `None` prints `null`.
+    fn metadata(&self, id: &LayerId) -> Result<Option<BTreeMap<String, String>>, StorageError>;
+    /// Creates an active layer whose content starts as that of `parent`.
+    fn create(
+        &self,
+        id: &LayerId,
+        parent: Option<&LayerId>,
+        options: &CreateOptions,
+    ) -> Result<(), StorageError>;
+    /// Makes the layer usable (activates devices, starts a helper) and says how to
+    /// mount it and how to undo all of it.
+    fn prepare(&self, id: &LayerId, access: Access) -> Result<Prepared, StorageError>;
+    /// Undoes `prepare`; idempotent, and safe after a crash.
+    fn release(&self, id: &LayerId) -> Result<(), StorageError>;
+    /// Freezes an active layer.
+    ///
+    /// Does not sync: the caller syncs once for all the layers that it commits
+    /// together, through [`sync`](Self::sync).
+    fn commit(&self, id: &LayerId) -> Result<(), StorageError>;
+    /// Takes a layer that has no children off the store. Unknown ids are fine.
+    ///
+    /// Quick whatever the layer's size: it is renamed to the driver's own trash name, and
+    /// [`reap`](Self::reap) deletes it.
+    fn remove(&self, id: &LayerId) -> Result<(), StorageError>;
+    /// Makes the removals so far survive a power cut, then deletes what they left. May take
+    /// long and runs beside any other call; once it returns, no removed layer can come back.
+    fn reap(&self) -> Result<(), StorageError>;
+    /// Every layer on the store, for reconciliation after a crash.
+    fn list(&self) -> Result<Vec<(LayerId, LayerState)>, StorageError>;
+    /// Removes what interrupted calls left behind, unmounts what dead holders left
+    /// mounted. Called once, at start. `keep` names the layers whose mounts are in use.
+    /// What was removed but not reaped is left to [`reap`](Self::reap), which may take long.
+    fn recover(&self, keep: &dyn Fn(&LayerId) -> bool) -> Result<(), StorageError>;
+    /// Makes everything done so far survive a power cut.
+    fn sync(&self) -> Result<(), StorageError>;
+    /// Moves a layer that no record knows out of the store, to where an
+    /// administrator finds it; says where. Nothing is deleted.
+    fn set_aside(
+        &self,
+        id: &LayerId,
+        lost_and_found: &std::path::Path,
+    ) -> Result<PathBuf, StorageError>;
+    /// The short way for drivers that keep each layer's own changes in a directory.
+    fn native(&self) -> Option<&dyn NativeDiff>;
+}
+
+/// Drivers that keep a layer's changes apart from its parent's content (the overlay family).
+///
+/// They can fill a layer before its parent is filled, so the layers of one archive
+/// unpack at the same time.
+pub trait NativeDiff: Send + Sync {
+    /// The directory that holds the layer's own changes. It exists once the layer is created.
+    fn diff_dir(&self, id: &LayerId) -> PathBuf;
+    /// How deletions are marked in that directory.
+    fn whiteouts(&self) -> Whiteouts;
+    /// The directories of changes of the layers below, nearest first.
+    fn lower_dirs(&self, id: &LayerId) -> Result<Vec<PathBuf>, StorageError>;
+    /// Makes the layer stand on `parent`, whatever it stood on, and mends what a power cut tore.
+    /// Its own changes stay as they are. Does nothing when all is in order.
+    fn stand_on(&self, id: &LayerId, parent: Option<&LayerId>) -> Result<(), StorageError>;
+}
+
+/// How deletions are marked in a directory of changes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Whiteouts {
+    /// Deleted files are simply gone: a full tree.
+    None,
+    /// Character devices 0:0, and opaque directories by the `trusted.overlay.opaque` xattr.
+    Overlay,
+}
+
+/// What may be asked of a new layer.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct CreateOptions {
+    /// A container's layer (or its init layer), not part of an image.
+    pub writable: bool,
+    /// `--storage-opt` as given.
+    pub storage_opt: BTreeMap<String, String>,
+    /// The SELinux label of the mount, empty for none.
+    pub mount_label: String,
+}
+
+/// What the caller will do with a prepared layer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Access {
+    /// Only read it. An active layer that is mounted for writing must be read through that
+    /// mount instead.
+    Read,
+    /// Write into it; the layer must be active.
+    Write,
+}
+
+/// Whether a layer is still being filled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LayerState {
+    /// Created, not committed: a container's layer, or one being filled.
+    Active,
+    /// Frozen.
+    Committed,
+}
+
+/// How to reach a layer's content, as plain data that a process without the driver can act on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Prepared {
+    /// Where the content is once `mounts` are done, for example `…/merged`.
+    pub root: PathBuf,
+    /// What to mount, in order; empty when `root` can be used as it is.
+    pub mounts: Vec<MountPlan>,
+    /// What to undo afterwards, in order, besides unmounting `mounts` in reverse.
+    pub teardown: Vec<Teardown>,
+}
+
+/// One mount.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MountPlan {
+    /// File system type, for example `overlay`; `bind` for a bind mount.
+    pub fs_type: String,
+    /// The device, or the directory to bind.
+    pub source: PathBuf,
+    /// Where; the caller creates the directory if it is missing (mode 0700).
+    pub target: PathBuf,
+    /// Directory that relative paths in `options` start from, when there are any.
+    pub work_dir: Option<PathBuf>,
+    /// Options as `mount -o` takes them, flags (`ro`, `nodev`) included.
+    pub options: Vec<String>,
+}
+
+/// One step of undoing a preparation.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "step", rename_all = "snake_case")]
+pub enum Teardown {
+    /// Remove an empty mount point.
+    RemoveDir {
+        /// The directory.
+        path: PathBuf,
+    },
+}

@@ -1,0 +1,108 @@
+//! Why a storage call failed.
+
+use std::io;
+use std::path::PathBuf;
+
+use berth_types::{Classify, ErrorKind, LayerId};
+
+/// Why a storage call failed. Texts that Docker has are Docker's.
+#[expect(missing_docs, reason = "the messages name the fields")]
+#[derive(Debug, thiserror::Error)]
+pub enum StorageError {
+    #[error("driver not supported")]
+    NotSupported,
+    #[error("prerequisites for driver not satisfied (wrong filesystem?)")]
+    Prerequisites,
+    #[error("backing file system is unsupported for this graph driver")]
+    BackingFs,
+    #[error(
+        "{driver}: the backing {backing} filesystem is formatted without d_type support, which \
+         leads to incorrect behavior.{} Backing filesystems without d_type support are not \
+         supported.",
+        d_type_advice(.backing)
+    )]
+    DType { driver: &'static str, backing: &'static str },
+    #[error("storage driver {name} is not supported by this version of berth")]
+    NotBuilt { name: &'static str },
+    #[error(
+        "{} contains several valid graphdrivers: {}; Please cleanup or explicitly choose storage \
+         driver (-s <DRIVER>)",
+        .root.display(),
+        .names.join(", ")
+    )]
+    SeveralPrior { root: PathBuf, names: Vec<&'static str> },
+    #[error("No supported storage backend found")]
+    NoneFound,
+    #[error("max depth exceeded")]
+    MaxDepth,
+    #[error("layer {id} does not exist in driver {driver}")]
+    UnknownLayer { driver: &'static str, id: LayerId },
+    #[error("layer {id} exists in driver {driver} already")]
+    LayerExists { driver: &'static str, id: LayerId },
+    #[error("layer {id} of driver {driver} is read-only")]
+    ReadOnly { driver: &'static str, id: LayerId },
+    #[error("{what} of layer {id} is damaged")]
+    Damaged { id: LayerId, what: &'static str },
+    #[error("SELinux mount labels are not supported by this version of berth")]
+    MountLabel,
+    #[error("cannot mount layer, mount label too large {length}")]
+    MountTooLong { length: usize },
+    #[error("error creating {fs_type} mount to {}", .target.display())]
+    Mount { fs_type: String, target: PathBuf, source: io::Error },
+    #[error("{0}")]
+    Option(String),
+    #[error("cannot {action} {}", .path.display())]
+    Io { action: &'static str, path: PathBuf, source: io::Error },
+}
+
+impl StorageError {
+    /// Whether this says that the driver cannot work here, so that another may be tried.
+    pub fn is_not_supported(&self) -> bool {
+        matches!(
+            self,
+            Self::NotSupported | Self::Prerequisites | Self::BackingFs | Self::DType { .. }
+        )
+    }
+}
+
+impl Classify for StorageError {
+    fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Option(_) => ErrorKind::InvalidParameter,
+            Self::UnknownLayer { .. } => ErrorKind::NotFound,
+            Self::LayerExists { .. } | Self::ReadOnly { .. } => ErrorKind::Conflict,
+            Self::NotBuilt { .. } | Self::MountLabel => ErrorKind::NotImplemented,
+            Self::NotSupported
+            | Self::Prerequisites
+            | Self::BackingFs
+            | Self::DType { .. }
+            | Self::SeveralPrior { .. }
+            | Self::NoneFound
+            | Self::MaxDepth
+            | Self::Damaged { .. }
+            | Self::MountTooLong { .. }
+            | Self::Mount { .. }
+            | Self::Io { .. } => ErrorKind::Internal,
+        }
+    }
+}
+
+fn d_type_advice(backing: &str) -> &'static str {
+    match backing {
+        "xfs" => " Reformat the filesystem with ftype=1 to enable d_type support.",
+        "extfs" => {
+            " Reformat the filesystem (or use tune2fs) with -O filetype flag to enable d_type \
+             support."
+        }
+        _ => "",
+    }
+}
+
+/// `map_err` closure for a failed system call on `path`.
+pub(crate) fn io_at<E: Into<io::Error>>(
+    action: &'static str,
+    path: impl Into<PathBuf>,
+) -> impl FnOnce(E) -> StorageError {
+    let path = path.into();
+    move |source| StorageError::Io { action, path, source: source.into() }
+}

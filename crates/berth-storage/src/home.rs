@@ -1,0 +1,289 @@
+//! A directory that holds one directory for each layer, and what makes changes to it safe.
+//!
+//! ```text
+//! <64 hex>[-init]            a layer
+//! .berth-creating-<id>       a layer whose creation has not finished
+//! .berth-removing-<id>-<n>   a layer that was removed and waits to be deleted
+//! .berth-probe-<n>           a test of what the kernel can do
+//! ```
+//!
+//! Everything else in it belongs to somebody else and is left alone.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use berth_sys::fsinfo;
+use berth_sys::mount::{Unmount, unmount, unmount_tree};
+use berth_types::{HexId, LayerId};
+use rustix::fs::{CWD, RenameFlags, renameat_with};
+use rustix::io::Errno;
+
+use crate::StorageError;
+use crate::delete::delete_tree;
+use crate::error::io_at;
+
+const CREATING: &str = ".berth-creating-";
+const REMOVING: &str = ".berth-removing-";
+const PROBE: &str = ".berth-probe-";
+/// Where layers are set aside when lost+found is on another file system.
+const ASIDE: &str = ".berth-lost+found";
+
+/// The mode of a driver's home and of its layers' directories in Docker 20.10.
+pub(crate) const PRIVATE: u32 = 0o710;
+
+/// The directory of the layers.
+#[derive(Debug)]
+pub(crate) struct Home {
+    dir: PathBuf,
+    driver: &'static str,
+    reaping: Mutex<()>,
+}
+
+impl Home {
+    /// Opens the directory, creating it when it is missing.
+    pub(crate) fn open(driver: &'static str, dir: &Path) -> Result<Self, StorageError> {
+        make_dir(dir, PRIVATE)?;
+        Ok(Self { dir: dir.to_owned(), driver, reaping: Mutex::new(()) })
+    }
+
+    pub(crate) fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Where a layer is.
+    pub(crate) fn layer(&self, id: &LayerId) -> PathBuf {
+        self.dir.join(id.as_str())
+    }
+
+    /// Whether the layer is there.
+    pub(crate) fn has(&self, id: &LayerId) -> Result<bool, StorageError> {
+        let path = self.layer(id);
+        match fs::symlink_metadata(&path) {
+            Ok(meta) => Ok(meta.is_dir()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(io_at("look at", path)(error)),
+        }
+    }
+
+    /// Fails when the layer is not there.
+    pub(crate) fn check(&self, id: &LayerId) -> Result<(), StorageError> {
+        if self.has(id)? {
+            return Ok(());
+        }
+        Err(StorageError::UnknownLayer { driver: self.driver, id: id.clone() })
+    }
+
+    /// An empty directory that [`publish`](Self::publish) turns into the layer.
+    pub(crate) fn start_creating(&self, id: &LayerId, mode: u32) -> Result<PathBuf, StorageError> {
+        if self.has(id)? {
+            return Err(StorageError::LayerExists { driver: self.driver, id: id.clone() });
+        }
+        let path = self.dir.join(format!("{CREATING}{id}"));
+        // Left by a call that failed.
+        delete_tree(&path).map_err(io_at("remove", &path))?;
+        new_dir(&path, mode)?;
+        Ok(path)
+    }
+
+    /// Gives a finished layer its name.
+    pub(crate) fn publish(&self, id: &LayerId) -> Result<(), StorageError> {
+        let from = self.dir.join(format!("{CREATING}{id}"));
+        renameat_with(CWD, &from, CWD, self.layer(id), RenameFlags::NOREPLACE)
+            .map_err(io_at("rename", from))
+    }
+
+    /// Deletes a layer that could not be finished.
+    pub(crate) fn stop_creating(&self, id: &LayerId) {
+        let path = self.dir.join(format!("{CREATING}{id}"));
+        if let Err(error) = delete_tree(&path) {
+            // The name marks it; the next recovery deletes it.
+            tracing::warn!(%error, path = %path.display(), "cannot remove an unfinished layer");
+        }
+    }
+
+    /// Every layer.
+    pub(crate) fn list(&self) -> Result<Vec<LayerId>, StorageError> {
+        let ids = self.names()?.into_iter().filter_map(|name| LayerId::parse(&name).ok());
+        Ok(ids.collect())
+    }
+
+    /// Takes a layer away under a trash name. Gives that name, or `None` when it was not there.
+    pub(crate) fn detach(&self, id: &LayerId) -> Result<Option<PathBuf>, StorageError> {
+        let from = self.layer(id);
+        for attempt in 0_u32.. {
+            let to = self.dir.join(format!("{REMOVING}{id}-{attempt}"));
+            match renameat_with(CWD, &from, CWD, &to, RenameFlags::NOREPLACE) {
+                Ok(()) => return Ok(Some(to)),
+                Err(Errno::NOENT) => return Ok(None),
+                Err(Errno::EXIST | Errno::NOTEMPTY) => {}
+                Err(error) => return Err(io_at("rename", from)(error)),
+            }
+        }
+        Ok(None)
+    }
+
+    /// What was detached, by layer and path.
+    pub(crate) fn detached(&self) -> Result<Vec<(LayerId, PathBuf)>, StorageError> {
+        self.marked(REMOVING)
+    }
+
+    /// Makes all detachments so far durable, then deletes what they left. Goes on after a
+    /// failure and gives the first.
+    pub(crate) fn reap(&self) -> Result<(), StorageError> {
+        let _one_at_a_time = self.reaping.lock().unwrap_or_else(PoisonError::into_inner);
+        let trash = self.detached()?;
+        if trash.is_empty() {
+            return Ok(());
+        }
+        berth_fs::atomic::sync_dir(&self.dir).map_err(io_at("sync", &self.dir))?;
+        let mut first = None;
+        for (_, path) in trash {
+            if let Err(error) = delete_tree(&path) {
+                first.get_or_insert(io_at("remove", path)(error));
+            }
+        }
+        first.map_or(Ok(()), Err)
+    }
+
+    /// Unfinished layers, for the driver to undo what lies outside their directories.
+    pub(crate) fn unfinished(&self) -> Result<Vec<(LayerId, PathBuf)>, StorageError> {
+        self.marked(CREATING)
+    }
+
+    /// Moves a layer to `lost_and_found`, or beside the layers when that is on another file
+    /// system.
+    pub(crate) fn set_aside(
+        &self,
+        id: &LayerId,
+        lost_and_found: &Path,
+    ) -> Result<PathBuf, StorageError> {
+        self.check(id)?;
+        let from = self.layer(id);
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        for dir in [lost_and_found, &self.dir.join(ASIDE)] {
+            make_dir(dir, 0o700)?;
+            for attempt in 0_u32.. {
+                let again = if attempt == 0 { String::new() } else { format!("-{attempt}") };
+                let to = dir.join(format!("{}-{id}-{now}{again}", self.driver));
+                match renameat_with(CWD, &from, CWD, &to, RenameFlags::NOREPLACE) {
+                    Ok(()) => {
+                        berth_fs::atomic::sync_dir(dir).map_err(io_at("sync", dir))?;
+                        return Ok(to);
+                    }
+                    Err(Errno::XDEV) => break,
+                    Err(Errno::EXIST | Errno::NOTEMPTY) => {}
+                    Err(error) => return Err(io_at("rename", from)(error)),
+                }
+            }
+        }
+        Err(io_at("set aside", from)(io::Error::from(Errno::XDEV)))
+    }
+
+    /// Makes everything on this file system survive a power cut.
+    pub(crate) fn sync(&self) -> Result<(), StorageError> {
+        fsinfo::sync_fs_of(&self.dir).map_err(io_at("sync", &self.dir))
+    }
+
+    fn marked(&self, prefix: &str) -> Result<Vec<(LayerId, PathBuf)>, StorageError> {
+        let mut found = Vec::new();
+        for name in self.names()? {
+            let Some(rest) = name.strip_prefix(prefix) else { continue };
+            // What follows the id (`-0`) tells several of one id apart.
+            let id = LayerId::parse(rest)
+                .or_else(|_| LayerId::parse(rest.rsplit_once('-').map_or(rest, |(id, _)| id)));
+            if let Ok(id) = id {
+                found.push((id, self.dir.join(name)));
+            }
+        }
+        Ok(found)
+    }
+
+    fn names(&self) -> Result<Vec<String>, StorageError> {
+        let error = || io_at("list", &self.dir);
+        let mut names = Vec::new();
+        for entry in fs::read_dir(&self.dir).map_err(error())? {
+            // Names that are not UTF-8 are nobody's we know.
+            if let Ok(name) = entry.map_err(error())?.file_name().into_string() {
+                names.push(name);
+            }
+        }
+        Ok(names)
+    }
+}
+
+/// A directory for trying out what the kernel can do; gone when this is dropped.
+#[derive(Debug)]
+pub(crate) struct ProbeDir(PathBuf);
+
+impl ProbeDir {
+    /// Makes one below `dir`, after clearing those that a crash left.
+    pub(crate) fn new(dir: &Path) -> Result<Self, StorageError> {
+        for entry in fs::read_dir(dir).map_err(io_at("list", dir))? {
+            let entry = entry.map_err(io_at("list", dir))?;
+            if entry.file_name().as_encoded_bytes().starts_with(PROBE.as_bytes()) {
+                drop(Self(entry.path()));
+            }
+        }
+        let random = HexId::random();
+        let path = dir.join(format!("{PROBE}{}", random.short()));
+        new_dir(&path, 0o700)?;
+        Ok(Self(path))
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for ProbeDir {
+    fn drop(&mut self) {
+        let cleared = unmount_tree(&self.0, Unmount::Lazy).and_then(|_| delete_tree(&self.0));
+        if let Err(error) = cleared {
+            tracing::warn!(%error, path = %self.0.display(), "cannot remove a probe's directory");
+        }
+    }
+}
+
+/// Creates one directory with exactly this mode; an existing one is an error.
+pub(crate) fn new_dir(path: &Path, mode: u32) -> Result<(), StorageError> {
+    fs::DirBuilder::new().mode(mode).create(path).map_err(io_at("create", path))?;
+    set_mode(path, mode)
+}
+
+/// Like [`new_dir`], with parents, and an existing one is used as it is.
+pub(crate) fn make_dir(path: &Path, mode: u32) -> Result<(), StorageError> {
+    berth_fs::atomic::create_dir_durable(path, mode).map_err(io_at("create", path))
+}
+
+/// The mode without what the process's mask took away.
+fn set_mode(path: &Path, mode: u32) -> Result<(), StorageError> {
+    let is = fs::symlink_metadata(path).map_err(io_at("look at", path))?.mode() & 0o7777;
+    if is == mode {
+        return Ok(());
+    }
+    rustix::fs::chmod(path, rustix::fs::Mode::from_raw_mode(mode))
+        .map_err(io_at("set the mode of", path))
+}
+
+/// Unmounts what a dead holder left at `path` and removes the mount point. Nothing there is fine.
+pub(crate) fn clear_mount_point(path: &Path) -> Result<(), StorageError> {
+    loop {
+        match unmount(path, Unmount::Lazy) {
+            // There may be several on top of each other.
+            Ok(()) => {}
+            Err(error) => match error.raw_os_error().map(Errno::from_raw_os_error) {
+                Some(Errno::NOENT) => return Ok(()),
+                Some(Errno::INVAL) => break,
+                _ => return Err(io_at("unmount", path)(error)),
+            },
+        }
+    }
+    match fs::remove_dir(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(io_at("remove", path)(error)),
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,26 @@
+//! Storage drivers: layers on a backing store.
+//!
+//! A driver prepares and describes; it never mounts for its callers. Records of what a layer
+//! *is* live in other crates: a driver knows ids, parents and bytes.
+
+#![forbid(unsafe_code)]
+
+mod delete;
+mod driver;
+mod error;
+mod home;
+mod mounted;
+mod options;
+pub mod overlay2;
+pub mod select;
+#[cfg(any(test, feature = "testing"))]
+pub mod suite;
+pub mod vfs;
+
+pub use driver::{
+    Access, CreateOptions, LayerState, MountPlan, NativeDiff, Prepared, StorageDriver, Teardown,
+    Whiteouts,
+};
+pub use error::StorageError;
+pub use mounted::Mounted;
+pub use select::{SelectError, Selection};

@@ -1,0 +1,114 @@
+//! What overlayfs can do on this kernel over this file system, tried out with one mount.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::io;
+use std::path::Path;
+
+use berth_sys::mount::{MountRequest, mount};
+use rustix::fs::XattrFlags;
+use rustix::io::Errno;
+
+use crate::StorageError;
+use crate::error::io_at;
+use crate::home::{ProbeDir, new_dir};
+
+const OPAQUE: &str = "trusted.overlay.opaque";
+const REDIRECT: &str = "trusted.overlay.redirect";
+const METACOPY: &str = "trusted.overlay.metacopy";
+const INDEX_PARAMETER: &str = "/sys/module/overlay/parameters/index";
+
+/// What was found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Abilities {
+    /// The kernel knows `index=`, which is switched off.
+    pub(super) index: bool,
+    /// Renamed directories are redirected by default; switched off.
+    pub(super) redirect: bool,
+    /// Copied-up files have no data by default; switched off.
+    pub(super) metacopy: bool,
+}
+
+impl Abilities {
+    /// The options that every mount begins with.
+    pub(super) fn options(self) -> Vec<String> {
+        let mut options = Vec::new();
+        for (on, option) in [
+            (self.index, "index=off"),
+            (self.redirect, "redirect_dir=off"),
+            (self.metacopy, "metacopy=off"),
+        ] {
+            if on {
+                options.push(option.to_owned());
+            }
+        }
+        options
+    }
+}
+
+/// Tries overlayfs in `dir`. `Err(NotSupported)`, with a log line, when it does not work.
+pub(super) fn run(dir: &Path) -> Result<Abilities, StorageError> {
+    let probe = ProbeDir::new(dir)?;
+    let at = |name: &str| probe.path().join(name);
+    for name in ["l1", "l1/d", "l1/d1", "l2", "l2/d", "upper", "work", "merged"] {
+        new_dir(&at(name), 0o755)?;
+    }
+    fs::File::create(at("l1/f")).map_err(io_at("create", at("l1/f")))?;
+    set_opaque(&at("l2/d"))?;
+    // Without `volatile` (Linux 5.10) the unmount would sync the whole file system below.
+    let options = ["lowerdir=l2:l1", "upperdir=upper", "workdir=work", "volatile"];
+    let options = options.map(str::to_owned);
+    let request = |options| MountRequest {
+        fs_type: "overlay",
+        source: Path::new("overlay"),
+        target: Path::new("merged"),
+        work_dir: Some(probe.path()),
+        options,
+    };
+    let tried = mount(&request(&options)).or_else(|_| mount(&request(&options[..3])));
+    if let Err(error) = tried {
+        tracing::error!(
+            %error,
+            "'overlay' not found as a supported filesystem on this host. Please ensure kernel \
+             is new enough and has overlay support loaded."
+        );
+        return Err(StorageError::NotSupported);
+    }
+    fs::File::create(at("merged/d/f")).map_err(io_at("create", at("merged/d/f")))?;
+    if has(&at("upper/d"), OPAQUE)? {
+        tracing::error!(
+            "opaque flag erroneously copied up, consider update to kernel 4.8 or later to fix"
+        );
+        return Err(StorageError::NotSupported);
+    }
+    let redirect = match fs::rename(at("merged/d1"), at("merged/d2")) {
+        Ok(()) => has(&at("upper/d2"), REDIRECT)?,
+        Err(error) if error.raw_os_error() == Some(Errno::XDEV.raw_os_error()) => false,
+        Err(error) => return Err(io_at("rename", at("merged/d1"))(error)),
+    };
+    rustix::fs::chmod(at("merged/f"), 0o600.into()).map_err(io_at("chmod", at("merged/f")))?;
+    let metacopy = has(&at("upper/f"), METACOPY)?;
+    let index =
+        Path::new(INDEX_PARAMETER).try_exists().map_err(io_at("look at", INDEX_PARAMETER))?;
+    Ok(Abilities { index, redirect, metacopy })
+}
+
+fn set_opaque(path: &Path) -> Result<(), StorageError> {
+    match rustix::fs::setxattr(path, OPAQUE, b"y", XattrFlags::empty()) {
+        Ok(()) => Ok(()),
+        Err(Errno::OPNOTSUPP | Errno::PERM) => {
+            tracing::error!("the file system below overlay2 has no trusted extended attributes");
+            Err(StorageError::NotSupported)
+        }
+        Err(error) => Err(io_at("set an attribute of", path)(error)),
+    }
+}
+
+fn has(path: &Path, name: &str) -> Result<bool, StorageError> {
+    let mut empty = [0_u8; 0];
+    match rustix::fs::lgetxattr(path, OsStr::new(name), &mut empty[..]) {
+        Ok(_) => Ok(true),
+        Err(Errno::NODATA) => Ok(false),
+        Err(error) => Err(io_at("read an attribute of", path)(io::Error::from(error))),
+    }
+}

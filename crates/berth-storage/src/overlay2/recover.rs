@@ -1,0 +1,140 @@
+//! What interrupted calls and power cuts left.
+
+use std::fs;
+use std::io;
+use std::path::Path;
+
+use berth_fs::atomic::{self, Durability};
+use berth_types::LayerId;
+
+use super::driver::Overlay2;
+use super::layout::{self, DIFF, LINK, LOWER, MERGED, ShortName, WORK, lower_text};
+use crate::StorageError;
+use crate::delete::delete_tree;
+use crate::error::io_at;
+use crate::home::{clear_mount_point, new_dir};
+
+impl Overlay2 {
+    /// Removes unfinished layers, the links of detached ones, and mounts that nobody holds.
+    pub(super) fn clean_up(&self, keep: &dyn Fn(&LayerId) -> bool) -> Result<(), StorageError> {
+        for (id, _) in self.home.unfinished()? {
+            self.undo_creation(&id);
+        }
+        for (id, path) in self.home.detached()? {
+            self.drop_link(&id, &path)?;
+        }
+        for id in self.home.list()? {
+            if !keep(&id) {
+                let merged = self.home.layer(&id).join(MERGED);
+                // Most layers have none, and looking is cheaper than trying to unmount.
+                if fs::symlink_metadata(&merged).is_ok()
+                    && let Err(error) = clear_mount_point(&merged)
+                {
+                    tracing::warn!(%error, "a left mount point stays");
+                }
+            }
+            self.mend_link(&id)?;
+        }
+        Ok(())
+    }
+
+    /// Deletes an unfinished layer and its link.
+    pub(super) fn undo_creation(&self, id: &LayerId) {
+        let found = self.home.unfinished().and_then(|all| {
+            all.iter()
+                .filter(|(found, _)| found == id)
+                .try_for_each(|(id, path)| self.drop_link(id, path))
+        });
+        if let Err(error) = found {
+            tracing::warn!(%error, "the link of an unfinished layer stays");
+        }
+        self.home.stop_creating(id);
+    }
+
+    /// Removes the short name of a layer whose directory is now at `dir`.
+    pub(super) fn drop_link(&self, id: &LayerId, dir: &Path) -> Result<(), StorageError> {
+        match layout::read_link_file(dir)? {
+            Some(name) => layout::remove_link(&self.home, &name, id),
+            None => Ok(()),
+        }
+    }
+
+    /// Makes the layer's own files say what they must: see `NativeDiff::stand_on`.
+    pub(super) fn mend(&self, id: &LayerId, parent: Option<&LayerId>) -> Result<(), StorageError> {
+        self.home.check(id)?;
+        let dir = self.home.layer(id);
+        self.mend_link(id)?;
+        let lower = dir.join(LOWER);
+        let Some(parent) = parent else {
+            return match fs::remove_file(&lower) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    Err(io_at("remove", lower)(error))
+                }
+                _ => Ok(()),
+            };
+        };
+        self.mend_link(parent)?;
+        let wanted = layout::lowers_on(&self.home, parent)?;
+        let found = layout::read_lower_file(id, &dir);
+        if !matches!(&found, Ok(Some(names)) if *names == wanted) {
+            atomic::write(&lower, lower_text(&wanted).as_bytes())
+                .map_err(io_at("write", &lower))?;
+        }
+        let work = dir.join(WORK);
+        match fs::symlink_metadata(&work) {
+            Ok(meta) if meta.is_dir() => Ok(()),
+            Ok(_) => {
+                delete_tree(&work).map_err(io_at("remove", &work))?;
+                new_dir(&work, 0o700)
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => new_dir(&work, 0o700),
+            Err(error) => Err(io_at("look at", work)(error)),
+        }
+    }
+
+    /// Makes `link` and `l/…` of a layer agree again after a power cut.
+    fn mend_link(&self, id: &LayerId) -> Result<(), StorageError> {
+        let dir = self.home.layer(id);
+        if let Some(name) = layout::read_link_file(&dir)? {
+            let path = self.home.dir().join(name.relative());
+            return match fs::symlink_metadata(&path) {
+                Ok(_) => Ok(()),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                    layout::make_link(&self.home, &name, id)
+                }
+                Err(error) => Err(io_at("look at", path)(error)),
+            };
+        }
+        let diff = dir.join(DIFF);
+        if !diff.try_exists().map_err(io_at("look at", &diff))? {
+            // Not a layer of ours; whoever asks for it is told.
+            return Ok(());
+        }
+        let name = match self.find_link(id)? {
+            Some(name) => name,
+            None => ShortName::random(),
+        };
+        let link = dir.join(LINK);
+        atomic::write_with(&link, name.as_str().as_bytes(), 0o644, Durability::Synced)
+            .map_err(io_at("write", link))?;
+        if self.find_link(id)?.is_none() {
+            layout::make_link(&self.home, &name, id)?;
+        }
+        Ok(())
+    }
+
+    /// The short name that points to the layer.
+    fn find_link(&self, id: &LayerId) -> Result<Option<ShortName>, StorageError> {
+        let links = self.home.dir().join(layout::LINKS);
+        for entry in fs::read_dir(&links).map_err(io_at("list", &links))? {
+            let entry = entry.map_err(io_at("list", &links))?;
+            let points_here =
+                fs::read_link(entry.path()).is_ok_and(|target| target == layout::link_target(id));
+            if points_here && let Some(name) = entry.file_name().to_str().and_then(ShortName::parse)
+            {
+                return Ok(Some(name));
+            }
+        }
+        Ok(None)
+    }
+}

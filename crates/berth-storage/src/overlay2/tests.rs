@@ -1,0 +1,266 @@
+//! Tests of what is particular to overlay2: Docker's layout, options and texts.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
+use std::sync::Arc;
+
+use berth_types::LayerId;
+
+use super::Overlay2;
+use super::layout::ShortName;
+use crate::{Access, CreateOptions, Mounted, NativeDiff as _, StorageDriver, suite};
+
+/// A directory on the machine's own file system, or a named skip.
+fn home_for(test: &str) -> Option<tempfile::TempDir> {
+    if !testkit::is_root() {
+        testkit::skip(test, "root");
+        return None;
+    }
+    let dir = tempfile::tempdir_in("/var/tmp").unwrap();
+    match Overlay2::open(&dir.path().join("probe"), &[]) {
+        Ok(_) => Some(dir),
+        Err(error) if error.is_not_supported() => {
+            testkit::skip(test, "overlayfs over /var/tmp");
+            None
+        }
+        Err(error) => panic!("{error}"),
+    }
+}
+
+fn mode(path: &Path) -> u32 {
+    fs::symlink_metadata(path).unwrap().mode() & 0o7777
+}
+
+fn names(dir: &Path) -> Vec<String> {
+    let mut names: Vec<_> = fs::read_dir(dir)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    names.sort();
+    names
+}
+
+fn rw() -> CreateOptions {
+    CreateOptions { writable: true, ..CreateOptions::default() }
+}
+
+#[test]
+fn root_overlay2_keeps_the_contract() {
+    let Some(dir) = home_for("root_overlay2_keeps_the_contract") else { return };
+    suite::run(&|home| Arc::new(Overlay2::open(home, &[]).unwrap()), dir.path());
+}
+
+#[test]
+fn root_overlay2_keeps_the_contract_below_a_path_with_colons() {
+    let Some(dir) = home_for("root_overlay2_keeps_the_contract_below_a_path_with_colons") else {
+        return;
+    };
+    let odd = dir.path().join("a:b,c\\d");
+    fs::create_dir(&odd).unwrap();
+    suite::run(&|home| Arc::new(Overlay2::open(home, &[]).unwrap()), &odd);
+}
+
+#[test]
+fn root_overlay2_is_laid_out_as_dockers() {
+    let Some(dir) = home_for("root_overlay2_is_laid_out_as_dockers") else { return };
+    let home = dir.path().join("overlay2");
+    let driver = Overlay2::open(&home, &[]).unwrap();
+    assert_eq!((mode(&home), mode(&home.join("l"))), (0o710, 0o700));
+    assert_eq!(names(&home), ["l"]);
+
+    let base = LayerId::random();
+    driver.create(&base, None, &CreateOptions::default()).unwrap();
+    driver.commit(&base).unwrap();
+    let container = LayerId::random();
+    driver.create(&container.init(), Some(&base), &rw()).unwrap();
+    driver.commit(&container.init()).unwrap();
+    driver.create(&container, Some(&container.init()), &rw()).unwrap();
+
+    let base_dir = home.join(base.as_str());
+    let init_dir = home.join(container.init().as_str());
+    let dir = home.join(container.as_str());
+    assert_eq!(names(&base_dir), ["committed", "diff", "link"]);
+    assert_eq!(names(&init_dir), ["committed", "diff", "link", "lower", "work"]);
+    assert_eq!(names(&dir), ["diff", "link", "lower", "work"]);
+    #[rustfmt::skip]
+    let modes = [("", 0o710), ("diff", 0o755), ("link", 0o644), ("lower", 0o644), ("work", 0o700)];
+    for (name, expected) in modes {
+        assert_eq!(mode(&dir.join(name)), expected, "{name}");
+    }
+    assert_eq!(mode(&base_dir.join("committed")), 0o600);
+
+    let link = |dir: &Path| fs::read_to_string(dir.join("link")).unwrap();
+    for (dir, id) in [(&base_dir, base.clone()), (&init_dir, container.init())] {
+        assert_eq!(link(dir).len(), 26);
+        let target = fs::read_link(home.join("l").join(link(dir))).unwrap();
+        assert_eq!(target, Path::new("..").join(id.as_str()).join("diff"));
+    }
+    let (init_link, base_link) = (link(&init_dir), link(&base_dir));
+    let lower = fs::read_to_string(dir.join("lower")).unwrap();
+    assert_eq!(lower, format!("l/{init_link}:l/{base_link}"));
+
+    let h = home.display();
+    let plan = driver.prepare(&container, Access::Write).unwrap();
+    let options: Vec<_> = plan.mounts[0].options.iter().filter(|o| !o.ends_with("=off")).collect();
+    assert_eq!(
+        options,
+        [
+            &format!("lowerdir={h}/l/{init_link}:{h}/l/{base_link}"),
+            &format!("upperdir={h}/{container}/diff"),
+            &format!("workdir={h}/{container}/work"),
+        ]
+    );
+    let mounted = Mounted::new(plan).unwrap();
+    assert_eq!(mode(&dir.join("diff")), 0o755);
+    assert_eq!(mounted.root(), dir.join("merged"));
+    drop(mounted);
+    assert_eq!(names(&dir), ["diff", "link", "lower", "work"]);
+
+    let data = driver.metadata(&container).unwrap().unwrap();
+    let data: Vec<_> = data.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
+    assert_eq!(
+        data,
+        [
+            ("LowerDir", &*format!("{h}/{container}-init/diff:{h}/{base}/diff")),
+            ("MergedDir", &*format!("{h}/{container}/merged")),
+            ("UpperDir", &*format!("{h}/{container}/diff")),
+            ("WorkDir", &*format!("{h}/{container}/work")),
+        ]
+    );
+    assert!(!driver.metadata(&base).unwrap().unwrap().contains_key("LowerDir"));
+
+    for id in [container.clone(), container.init(), base] {
+        driver.remove(&id).unwrap();
+    }
+    assert_eq!(fs::read_dir(home.join("l")).unwrap().count(), 0);
+    driver.reap().unwrap();
+    assert_eq!(names(&home), ["l"]);
+}
+
+#[test]
+fn root_overlay2_mounts_as_many_layers_as_docker_and_refuses_more() {
+    let Some(dir) = home_for("root_overlay2_mounts_as_many_layers_as_docker_and_refuses_more")
+    else {
+        return;
+    };
+    let driver = Overlay2::open(&dir.path().join("overlay2"), &[]).unwrap();
+    let mut top = LayerId::random();
+    driver.create(&top, None, &CreateOptions::default()).unwrap();
+    for at in 0..128 {
+        let next = LayerId::random();
+        driver.create(&next, Some(&top), &CreateOptions::default()).unwrap();
+        fs::File::create(driver.diff_dir(&next).join(format!("f{at}"))).unwrap();
+        top = next;
+    }
+    let plan = driver.prepare(&top, Access::Write).unwrap();
+    assert_eq!(plan.mounts[0].work_dir.as_deref(), Some(dir.path().join("overlay2").as_path()));
+    let mounted = Mounted::new(plan).unwrap();
+    assert_eq!(fs::read_dir(mounted.root()).unwrap().count(), 128);
+    drop(mounted);
+    let error = driver.create(&LayerId::random(), Some(&top), &rw()).unwrap_err();
+    assert_eq!(error.to_string(), "max depth exceeded");
+    assert_eq!(driver.list().unwrap().len(), 129);
+}
+
+#[test]
+fn root_overlay2_mends_what_a_power_cut_tore() {
+    let Some(dir) = home_for("root_overlay2_mends_what_a_power_cut_tore") else { return };
+    let home = dir.path().join("overlay2");
+    let driver = Overlay2::open(&home, &[]).unwrap();
+    let (base, top) = (LayerId::random(), LayerId::random());
+    driver.create(&base, None, &CreateOptions::default()).unwrap();
+    driver.create(&top, Some(&base), &rw()).unwrap();
+    fs::File::create(driver.diff_dir(&top).join("kept")).unwrap();
+    let file = |id: &LayerId, name: &str| home.join(id.as_str()).join(name);
+    let lower = fs::read_to_string(file(&top, "lower")).unwrap();
+    let link = fs::read_to_string(file(&base, "link")).unwrap();
+
+    fs::File::create(file(&base, "link")).unwrap();
+    fs::File::create(file(&top, "lower")).unwrap();
+    fs::File::create(file(&top, "link")).unwrap();
+    fs::remove_dir(file(&top, "work")).unwrap();
+    let left = home.join(format!(".berth-creating-{}", LayerId::random()));
+    fs::create_dir(&left).unwrap();
+
+    driver.recover(&|_| false).unwrap();
+    driver.stand_on(&top, Some(&base)).unwrap();
+    assert_eq!(fs::read_to_string(file(&base, "link")).unwrap(), link);
+    assert_eq!(fs::read_to_string(file(&top, "lower")).unwrap(), lower);
+    fs::remove_file(home.join("l").join(&link)).unwrap();
+    driver.recover(&|_| false).unwrap();
+    assert!(!left.try_exists().unwrap());
+    let mounted = Mounted::new(driver.prepare(&top, Access::Write).unwrap()).unwrap();
+    assert_eq!(names(mounted.root()), ["kept"]);
+}
+
+#[test]
+fn root_overlay2_options_have_dockers_texts() {
+    let Some(dir) = home_for("root_overlay2_options_have_dockers_texts") else { return };
+    let home = dir.path().join("overlay2");
+    let backing = berth_sys::fsinfo::fs_name(dir.path()).unwrap();
+    let quota =
+        format!("Storage Option overlay2.size only supported for backingFS XFS. Found {backing}");
+    #[rustfmt::skip]
+    let table: &[(&str, &str)] = &[
+        ("dm.basesize=1G",                   "overlay2: unknown option dm.basesize"),
+        ("foo",                              "Unable to parse key/value option: foo"),
+        ("overlay2.size=x",                  "invalid size: 'x'"),
+        ("overlay2.override_kernel_check=x", "strconv.ParseBool: parsing \"x\": invalid syntax"),
+    ];
+    for (option, text) in table {
+        let error = Overlay2::open(&home, &[(*option).to_owned()]).unwrap_err();
+        assert_eq!(error.to_string(), *text, "{option}");
+    }
+    if backing != "xfs" {
+        let error = Overlay2::open(&home, &["overlay2.size=1G".to_owned()]).unwrap_err();
+        assert_eq!(error.to_string(), quota);
+    }
+    assert!(!home.try_exists().unwrap());
+    let fine = ["overlay2.override_kernel_check=T", " OVERLAY2.size = 0 "];
+    let driver = Overlay2::open(&home, &fine.map(str::to_owned)).unwrap();
+    #[rustfmt::skip]
+    let table = [
+        (true,  "--storage-opt is supported only for overlay over xfs with 'pquota' mount option"),
+        (false, "--storage-opt size is only supported for ReadWrite Layers"),
+    ];
+    for (writable, text) in table {
+        let storage_opt = [("size".to_owned(), "1G".to_owned())].into();
+        let options = CreateOptions { writable, storage_opt, mount_label: String::new() };
+        let error = driver.create(&LayerId::random(), None, &options).unwrap_err();
+        assert_eq!(error.to_string(), text);
+    }
+    let status: Vec<_> =
+        driver.status().into_iter().map(|(key, value)| format!("{key}: {value}")).collect();
+    let expected = [
+        format!("Backing Filesystem: {backing}"),
+        "Supports d_type: true".to_owned(),
+        "Using metacopy: false".to_owned(),
+        "Native Overlay Diff: true".to_owned(),
+        "userxattr: false".to_owned(),
+    ];
+    assert_eq!(status, expected);
+}
+
+#[test]
+fn root_overlay2_is_refused_over_itself() {
+    let Some(dir) = home_for("root_overlay2_is_refused_over_itself") else { return };
+    let driver = Overlay2::open(&dir.path().join("overlay2"), &[]).unwrap();
+    let (base, top) = (LayerId::random(), LayerId::random());
+    driver.create(&base, None, &CreateOptions::default()).unwrap();
+    driver.create(&top, Some(&base), &rw()).unwrap();
+    let mounted = Mounted::new(driver.prepare(&top, Access::Write).unwrap()).unwrap();
+    let error = Overlay2::open(&mounted.root().join("inner"), &[]).unwrap_err();
+    assert_eq!(error.to_string(), "backing file system is unsupported for this graph driver");
+    assert_eq!(names(mounted.root()), [""; 0]);
+}
+
+#[test]
+fn short_names_are_dockers() {
+    let name = ShortName::random();
+    assert_eq!(name.as_str().len(), 26);
+    assert_eq!(ShortName::parse(name.as_str()), Some(name));
+    for bad in ["", "../../../etc/passwd0000000", "abcdefghijklmnopqrstuvwxyz", "A"] {
+        assert_eq!(ShortName::parse(bad), None, "{bad}");
+    }
+}

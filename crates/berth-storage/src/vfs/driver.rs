@@ -1,0 +1,177 @@
+//! The driver's calls.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use berth_fs::copy::{self, Xattrs};
+use berth_fs::root::Root;
+use berth_types::LayerId;
+
+use super::layout::{DIR, Markers};
+use crate::error::io_at;
+use crate::home::{Home, PRIVATE, make_dir};
+use crate::options::{key_value, parse_size};
+use crate::{Access, CreateOptions, LayerState, NativeDiff, Prepared, StorageDriver, StorageError};
+
+pub(crate) const NAME: &str = "vfs";
+const NO_QUOTA: &str = "Filesystem does not support, or has not enabled quotas";
+
+/// The driver over one home directory.
+#[derive(Debug)]
+pub struct Vfs {
+    pub(super) home: Home,
+    pub(super) markers: Markers,
+}
+
+impl Vfs {
+    /// Opens the driver whose home is `dir`, creating it when it is missing.
+    pub fn open(dir: &Path, options: &[String]) -> Result<Self, StorageError> {
+        if parse_options(options)? > 0 {
+            return Err(StorageError::Option(NO_QUOTA.to_owned()));
+        }
+        make_dir(dir, PRIVATE)?;
+        let home = Home::open(NAME, &dir.join(DIR))?;
+        Ok(Self { home, markers: Markers::open(dir)? })
+    }
+
+    fn fill_new(
+        &self,
+        id: &LayerId,
+        parent: Option<&LayerId>,
+        writable: bool,
+    ) -> Result<(), StorageError> {
+        if let Some(parent) = parent {
+            self.home.check(parent)?;
+        }
+        let dir = self.home.start_creating(id, 0o755)?;
+        if let Some(parent) = parent {
+            let from = self.home.layer(parent);
+            let source = Root::open(&from).map_err(io_at("open", from))?;
+            let target = Root::open(&dir).map_err(io_at("open", &dir))?;
+            copy::tree(&source, &target, Xattrs::All).map_err(|error| StorageError::Io {
+                action: "copy a layer to",
+                path: dir,
+                source: io::Error::other(error),
+            })?;
+            if writable {
+                // A container's layer is recorded by then and nobody syncs it later: a power cut
+                // must not leave it with empty files.
+                self.home.sync()?;
+            }
+        }
+        self.home.publish(id)
+    }
+}
+
+impl StorageDriver for Vfs {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn status(&self) -> Vec<(String, String)> {
+        Vec::new()
+    }
+
+    fn metadata(&self, id: &LayerId) -> Result<Option<BTreeMap<String, String>>, StorageError> {
+        self.home.check(id)?;
+        Ok(None)
+    }
+
+    fn create(
+        &self,
+        id: &LayerId,
+        parent: Option<&LayerId>,
+        options: &CreateOptions,
+    ) -> Result<(), StorageError> {
+        check_create_options(options)?;
+        let made = self.fill_new(id, parent, options.writable);
+        if made.is_err() && !matches!(made, Err(StorageError::LayerExists { .. })) {
+            self.home.stop_creating(id);
+        }
+        made
+    }
+
+    fn prepare(&self, id: &LayerId, access: Access) -> Result<Prepared, StorageError> {
+        self.home.check(id)?;
+        if access == Access::Write && self.markers.has(id)? {
+            return Err(StorageError::ReadOnly { driver: NAME, id: id.clone() });
+        }
+        Ok(Prepared { root: self.home.layer(id), mounts: Vec::new(), teardown: Vec::new() })
+    }
+
+    fn release(&self, _id: &LayerId) -> Result<(), StorageError> {
+        Ok(())
+    }
+
+    fn commit(&self, id: &LayerId) -> Result<(), StorageError> {
+        self.home.check(id)?;
+        self.markers.set(id)
+    }
+
+    fn remove(&self, id: &LayerId) -> Result<(), StorageError> {
+        self.home.detach(id)?;
+        self.markers.clear(id)
+    }
+
+    fn reap(&self) -> Result<(), StorageError> {
+        self.home.reap()
+    }
+
+    fn list(&self) -> Result<Vec<(LayerId, LayerState)>, StorageError> {
+        let with_state = |id: LayerId| {
+            let committed = self.markers.has(&id)?;
+            Ok((id, if committed { LayerState::Committed } else { LayerState::Active }))
+        };
+        self.home.list()?.into_iter().map(with_state).collect()
+    }
+
+    fn recover(&self, _keep: &dyn Fn(&LayerId) -> bool) -> Result<(), StorageError> {
+        self.clean_up()
+    }
+
+    fn sync(&self) -> Result<(), StorageError> {
+        self.home.sync()
+    }
+
+    fn set_aside(&self, id: &LayerId, lost_and_found: &Path) -> Result<PathBuf, StorageError> {
+        let moved = self.home.set_aside(id, lost_and_found)?;
+        self.markers.clear(id)?;
+        Ok(moved)
+    }
+
+    fn native(&self) -> Option<&dyn NativeDiff> {
+        None
+    }
+}
+
+/// Gives the size that `size` asks for, 0 for none.
+fn parse_options(options: &[String]) -> Result<i64, StorageError> {
+    let mut size = 0;
+    for option in options {
+        let (key, value) = key_value(option)?;
+        match key.as_str() {
+            "size" => size = parse_size(value)?,
+            _ => return Err(StorageError::Option(format!("unknown option {key} for vfs"))),
+        }
+    }
+    Ok(size)
+}
+
+fn check_create_options(options: &CreateOptions) -> Result<(), StorageError> {
+    if !options.mount_label.is_empty() {
+        return Err(StorageError::MountLabel);
+    }
+    if options.storage_opt.is_empty() {
+        return Ok(());
+    }
+    let text = if options.writable {
+        match options.storage_opt.keys().find(|key| *key != "size") {
+            Some(key) => format!("Storage opt {key} not supported"),
+            None => NO_QUOTA.to_owned(),
+        }
+    } else {
+        "--storage-opt is not supported for vfs on read-only layers".to_owned()
+    };
+    Err(StorageError::Option(text))
+}
