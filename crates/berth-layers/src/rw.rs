@@ -1,0 +1,294 @@
+//! Containers' layers.
+
+use std::collections::BTreeMap;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use berth_db::Tx;
+use berth_fs::changes::{self, Change};
+use berth_fs::pack;
+use berth_fs::root::Root;
+use berth_storage::{Access, CreateOptions, Mounted, NativeDiff, Prepared, StorageError};
+use berth_types::{ChainId, ContainerId, LayerId};
+
+use crate::files::io_at;
+use crate::{
+    Applied, Ingest, LayerError, LayerStore, NewLayer, Parent, Removed, RwLayer, init, record,
+};
+
+impl LayerStore {
+    /// Records a container's layer on top of the image's. No directory is made yet.
+    ///
+    /// Options that the driver refuses are refused by [`ensure_rw`](Self::ensure_rw).
+    pub fn create_rw(
+        &self,
+        tx: &Tx<'_>,
+        container: &ContainerId,
+        parent: Option<&ChainId>,
+        options: &CreateOptions,
+    ) -> Result<RwLayer, LayerError> {
+        if !options.mount_label.is_empty() {
+            // Refused here because it is not recorded.
+            return Err(StorageError::MountLabel.into());
+        }
+        let driver = self.driver().name();
+        if let Some(chain) = parent
+            && record::get(tx, driver, chain)?.is_none()
+        {
+            return Err(LayerError::Unknown { chain: chain.clone() });
+        }
+        let new = RwLayer {
+            container: container.clone(),
+            driver: driver.to_owned(),
+            mount: LayerId::random(),
+            parent: parent.cloned(),
+            size: Some(0),
+            storage_opt: options.storage_opt.clone(),
+        };
+        record::insert_rw(tx, &new)?;
+        Ok(new)
+    }
+
+    /// Makes the directories of a recorded layer: the init layer with its content, and the layer
+    /// itself. Idempotent; what the container wrote is never touched.
+    pub fn ensure_rw(&self, container: &ContainerId) -> Result<(), LayerError> {
+        let rw = self.own_rw(container)?;
+        self.ensure(&rw).map(drop)
+    }
+
+    /// Whether anything had to be made.
+    pub(crate) fn ensure(&self, rw: &RwLayer) -> Result<bool, LayerError> {
+        let parent = match &rw.parent {
+            Some(chain) => Some(self.inner().known(chain)?.layer),
+            None => None,
+        };
+        let options = CreateOptions {
+            writable: true,
+            storage_opt: rw.storage_opt.clone(),
+            mount_label: String::new(),
+        };
+        let init_layer = rw.mount.init();
+        let new_init = self.create_or_mend(&init_layer, parent.as_ref(), &options)?;
+        self.fill_init(&init_layer)?;
+        let new_mount = self.create_or_mend(&rw.mount, Some(&init_layer), &options)?;
+        Ok(new_init || new_mount)
+    }
+
+    /// The record.
+    pub fn rw(&self, container: &ContainerId) -> Result<Option<RwLayer>, LayerError> {
+        self.inner().db.read(|conn| Ok(record::rw(conn, container)?))
+    }
+
+    /// Every container's layer, on whatever driver.
+    pub fn list_rw(&self) -> Result<Vec<RwLayer>, LayerError> {
+        self.inner().db.read(|conn| Ok(record::list_rw(conn)?))
+    }
+
+    /// How to mount the container's file system.
+    pub fn prepare_rw(
+        &self,
+        container: &ContainerId,
+        access: Access,
+    ) -> Result<Prepared, LayerError> {
+        Ok(self.driver().prepare(&self.own_rw(container)?.mount, access)?)
+    }
+
+    /// Undoes [`prepare_rw`](Self::prepare_rw); idempotent.
+    pub fn release_rw(&self, container: &ContainerId) -> Result<(), LayerError> {
+        Ok(self.driver().release(&self.own_rw(container)?.mount)?)
+    }
+
+    /// Removes the record, and those of the image layers that only this container kept. Give the
+    /// result to [`purge`](Self::purge) after the commit. Unknown containers are fine.
+    pub fn remove_rw(
+        &self,
+        tx: &Tx<'_>,
+        container: &ContainerId,
+    ) -> Result<Vec<Removed>, LayerError> {
+        let Some(rw) = record::rw(tx, container)? else { return Ok(Vec::new()) };
+        record::delete_rw(tx, container)?;
+        let mut removed = Vec::new();
+        for layer in [rw.mount.clone(), rw.mount.init()] {
+            record::intend_removal(tx, &rw.driver, &layer)?;
+            if rw.driver == self.driver().name() {
+                removed.push(Removed { chain: None, layer });
+            }
+        }
+        if let Some(chain) = &rw.parent {
+            removed.extend(record::collect(tx, self.driver().name(), chain)?);
+        }
+        Ok(removed)
+    }
+
+    /// The `GraphDriver.Data` of a container.
+    pub fn rw_metadata(
+        &self,
+        container: &ContainerId,
+    ) -> Result<Option<BTreeMap<String, String>>, LayerError> {
+        Ok(self.driver().metadata(&self.own_rw(container)?.mount)?)
+    }
+
+    /// What the container wrote, in bytes (`SizeRw`): the recorded size, else measured.
+    pub fn rw_size(&self, container: &ContainerId) -> Result<u64, LayerError> {
+        let rw = self.own_rw(container)?;
+        rw.size.map_or_else(|| self.measure(&rw), Ok)
+    }
+
+    /// Records the size of a layer that cannot change until the next start; `None` forgets it
+    /// and belongs before each start and each write from outside.
+    ///
+    /// A layer that was never given `None` counts as never written: when a power cut takes it,
+    /// [`recover`](Self::recover) makes it anew.
+    pub fn set_rw_size(
+        &self,
+        tx: &Tx<'_>,
+        container: &ContainerId,
+        size: Option<u64>,
+    ) -> Result<(), LayerError> {
+        if record::set_rw_size(tx, container, size)? {
+            return Ok(());
+        }
+        Err(LayerError::UnknownContainer { container: container.clone() })
+    }
+
+    /// Measures what the container wrote by walking it.
+    pub fn measure_rw(&self, container: &ContainerId) -> Result<u64, LayerError> {
+        self.measure(&self.own_rw(container)?)
+    }
+
+    /// What the container changed, parents before children.
+    pub fn changes(&self, container: &ContainerId) -> Result<Vec<Change>, LayerError> {
+        let rw = self.own_rw(container)?;
+        match self.driver().native() {
+            Some(native) => {
+                let lowers = native.lower_dirs(&rw.mount)?;
+                let lowers = lowers.iter().map(open_root).collect::<Result<Vec<_>, _>>()?;
+                let upper = open_root(native.diff_dir(&rw.mount))?;
+                Ok(changes::of_overlay(&upper, &lowers)?)
+            }
+            None => self.with_trees(&rw, |old, new| Ok(changes::between(Some(old), new)?)),
+        }
+    }
+
+    /// Writes the container's changes as a layer's tar.
+    pub fn diff_tar<W: Write>(&self, container: &ContainerId, out: W) -> Result<(), LayerError> {
+        self.pack(&self.own_rw(container)?, out)
+    }
+
+    /// Makes a new image layer of the container's changes. It is applied already: go on with
+    /// [`Ingest::finish`]. A container without changes gives
+    /// [`DiffId::empty`](berth_types::DiffId::empty); such an ingest may just be dropped.
+    pub fn commit_rw(
+        &self,
+        op: &'static str,
+        container: &ContainerId,
+    ) -> Result<(Ingest, Applied), LayerError> {
+        let rw = self.own_rw(container)?;
+        let parent = rw.parent.clone().map_or(Parent::None, Parent::Existing);
+        let ingest = self.begin(op, vec![NewLayer { parent, expected: None }])?;
+        let (reader, writer) = io::pipe().map_err(io_at("open", "a pipe"))?;
+        let (applied, packed) = std::thread::scope(|scope| {
+            let packing =
+                scope.spawn(|| self.pack(&rw, io::BufWriter::with_capacity(1 << 16, writer)));
+            let applied = ingest.apply(0, reader);
+            let packed = packing.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+            (applied, packed)
+        });
+        // A failed unpacking breaks the pipe, so its error is the cause; a failed packing leaves
+        // a tar that may look complete.
+        let applied = applied?;
+        packed?;
+        Ok((ingest, applied))
+    }
+
+    /// The record of a container whose layer is on this driver.
+    fn own_rw(&self, container: &ContainerId) -> Result<RwLayer, LayerError> {
+        let Some(rw) = self.rw(container)? else {
+            return Err(LayerError::UnknownContainer { container: container.clone() });
+        };
+        if rw.driver != self.driver().name() {
+            return Err(LayerError::OtherDriver { container: rw.container, driver: rw.driver });
+        }
+        Ok(rw)
+    }
+
+    /// Gives whether the layer is new.
+    fn create_or_mend(
+        &self,
+        id: &LayerId,
+        parent: Option<&LayerId>,
+        options: &CreateOptions,
+    ) -> Result<bool, LayerError> {
+        match self.driver().create(id, parent, options) {
+            Ok(()) => Ok(true),
+            Err(StorageError::LayerExists { .. }) => {
+                if let Some(native) = self.driver().native() {
+                    native.stand_on(id, parent)?;
+                }
+                Ok(false)
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn fill_init(&self, id: &LayerId) -> Result<(), LayerError> {
+        let prepared = match self.driver().prepare(id, Access::Write) {
+            // It was filled before.
+            Err(StorageError::ReadOnly { .. }) => return Ok(()),
+            other => other?,
+        };
+        if let Some(native) = self.driver().native() {
+            init::fill_upper(&native.diff_dir(id), &native.lower_dirs(id)?)?;
+        } else {
+            let mounted = Mounted::new(prepared)?;
+            init::fill_tree(mounted.root())?;
+        }
+        Ok(self.driver().commit(id)?)
+    }
+
+    fn measure(&self, rw: &RwLayer) -> Result<u64, LayerError> {
+        match self.driver().native() {
+            Some(native) => Ok(changes::tree_size(&open_root(native.diff_dir(&rw.mount))?)?),
+            None => self.with_trees(rw, |old, new| {
+                let changed = changes::between(Some(old), new)?;
+                Ok(changes::changed_size(new, &changed)?)
+            }),
+        }
+    }
+
+    fn pack<W: Write>(&self, rw: &RwLayer, out: W) -> Result<(), LayerError> {
+        match self.driver().native() {
+            Some(native) => pack_upper(native, &rw.mount, out),
+            None => self.with_trees(rw, |old, new| {
+                let changed = changes::between(Some(old), new)?;
+                pack::changes(new, &changed, out)?;
+                Ok(())
+            }),
+        }
+    }
+
+    /// Runs `work` on the whole trees of the init layer and of the container's layer.
+    fn with_trees<T>(
+        &self,
+        rw: &RwLayer,
+        work: impl FnOnce(&Root, &Root) -> Result<T, LayerError>,
+    ) -> Result<T, LayerError> {
+        let old = Mounted::new(self.driver().prepare(&rw.mount.init(), Access::Read)?)?;
+        let new = Mounted::new(self.driver().prepare(&rw.mount, Access::Read)?)?;
+        work(&open_root(old.root())?, &open_root(new.root())?)
+    }
+}
+
+fn pack_upper<W: Write>(
+    native: &dyn NativeDiff,
+    mount: &LayerId,
+    out: W,
+) -> Result<(), LayerError> {
+    pack::overlay_upper(&open_root(native.diff_dir(mount))?, out)?;
+    Ok(())
+}
+
+fn open_root(path: impl AsRef<Path>) -> Result<Root, LayerError> {
+    let path: PathBuf = path.as_ref().to_owned();
+    Root::open(&path).map_err(io_at("open", path))
+}

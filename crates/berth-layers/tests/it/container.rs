@@ -1,0 +1,180 @@
+//! Containers' layers.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::{Read as _, Write as _};
+
+use berth_layers::{ChangeKind, LayerError, LayerStore};
+use berth_storage::CreateOptions;
+use berth_types::{Classify as _, ContainerId, DiffId, ErrorKind};
+
+use crate::fixture::{container, load, mount, names, on_each_driver, tar_of};
+
+const INIT: [&str; 5] = [".dockerenv", "dev", "etc", "proc", "sys"];
+
+fn changes(store: &LayerStore, id: &ContainerId) -> Vec<String> {
+    let letter = |kind| match kind {
+        ChangeKind::Modified => 'C',
+        ChangeKind::Added => 'A',
+        ChangeKind::Deleted => 'D',
+    };
+    let changes = store.changes(id).unwrap();
+    changes.iter().map(|one| format!("{} {}", letter(one.kind), one.path.display())).collect()
+}
+
+fn base_tar() -> Vec<u8> {
+    let mut tar = tar::Builder::new(Vec::new());
+    for (name, size) in [("d/", 0_u64), ("d/f", 3), ("g", 5), ("etc/", 0), ("etc/hosts", 9)] {
+        let mut header = tar::Header::new_gnu();
+        let kind =
+            if name.ends_with('/') { tar::EntryType::Directory } else { tar::EntryType::Regular };
+        header.set_entry_type(kind);
+        header.set_size(size);
+        header.set_mode(0o755);
+        header.set_mtime(1_700_000_000);
+        tar.append_data(&mut header, name, std::io::repeat(b'x').take(size)).unwrap();
+    }
+    tar.into_inner().unwrap()
+}
+
+#[test]
+fn root_a_new_container_has_its_mount_points_and_no_changes() {
+    on_each_driver("root_a_new_container_has_its_mount_points_and_no_changes", |root| {
+        let open = root.open();
+        let top = load(&open, &[base_tar()], "image").unwrap();
+        for parent in [Some(&top), None] {
+            let id = container(&open, parent).unwrap();
+            for _ in 0..2 {
+                open.store.ensure_rw(&id).unwrap();
+                assert_eq!(changes(&open.store, &id), [""; 0]);
+                assert_eq!(open.store.measure_rw(&id).unwrap(), 0);
+            }
+            let mounted = mount(&open.store, &id);
+            let mut expected: Vec<_> = INIT.to_vec();
+            if parent.is_some() {
+                expected.extend(["d", "g"]);
+            }
+            let found = names(mounted.root());
+            assert!(expected.iter().all(|name| found.contains(*name)), "{found:?}");
+            assert_eq!(fs::metadata(mounted.root().join("etc/hosts")).unwrap().len(), 0);
+            let data = open.store.rw_metadata(&id).unwrap();
+            assert_eq!(data.is_some(), root.driver_name() == "overlay2");
+        }
+        root.recover();
+    });
+}
+
+#[test]
+fn root_changes_sizes_and_commit_are_dockers() {
+    on_each_driver("root_changes_sizes_and_commit_are_dockers", |root| {
+        let open = root.open();
+        let top = load(&open, &[base_tar()], "image").unwrap();
+        let id = container(&open, Some(&top)).unwrap();
+        {
+            // `rm /g; rm -r /d; mkdir /d; echo n >/d/n`
+            let mounted = mount(&open.store, &id);
+            let at = |name: &str| mounted.root().join(name);
+            fs::remove_file(at("g")).unwrap();
+            fs::remove_dir_all(at("d")).unwrap();
+            fs::create_dir(at("d")).unwrap();
+            File::create(at("d/n")).unwrap().write_all(b"n\n").unwrap();
+        }
+        assert_eq!(changes(&open.store, &id), ["C /d", "A /d/n", "D /d/f", "D /g"]);
+        assert_eq!(open.store.rw_size(&id).unwrap(), 0, "as recorded");
+        open.db.write(|tx| open.store.set_rw_size(tx, &id, None)).unwrap();
+        assert_eq!(open.store.rw_size(&id).unwrap(), 2, "measured");
+        open.db.write(|tx| open.store.set_rw_size(tx, &id, Some(7))).unwrap();
+        assert_eq!(open.store.rw_size(&id).unwrap(), 7);
+        assert_eq!(open.store.measure_rw(&id).unwrap(), 2);
+
+        let mut tar = Vec::new();
+        open.store.diff_tar(&id, &mut tar).unwrap();
+        let mut archive = tar::Archive::new(tar.as_slice());
+        let packed: Vec<_> = archive
+            .entries()
+            .unwrap()
+            .map(|entry| entry.unwrap().path().unwrap().display().to_string())
+            .collect();
+        assert!(packed.contains(&".wh.g".to_owned()), "{packed:?}");
+
+        let (mut ingest, applied) = open.store.commit_rw("commit", &id).unwrap();
+        assert_eq!((applied.size, &applied.diff), (2, &crate::fixture::diff_of(&tar)));
+        let chain = ingest.finish().unwrap().pop().unwrap();
+        open.db
+            .write(|tx| {
+                ingest.record(tx)?;
+                open.store.retain(tx, &chain, "image:2")
+            })
+            .unwrap();
+        ingest.done();
+        let mut back = Vec::new();
+        open.store.tar_stream(&chain).unwrap().read_to_end(&mut back).unwrap();
+        assert!(back == tar);
+
+        let child = container(&open, Some(&chain)).unwrap();
+        let mounted = mount(&open.store, &child);
+        assert!(!names(mounted.root()).contains("g"));
+        assert_eq!(Vec::from_iter(names(&mounted.root().join("d"))), ["n"]);
+        drop(mounted);
+        root.recover();
+    });
+}
+
+#[test]
+fn root_a_container_without_changes_commits_the_empty_layer() {
+    on_each_driver("root_a_container_without_changes_commits_the_empty_layer", |root| {
+        let open = root.open();
+        let top = load(&open, &[tar_of("a")], "image").unwrap();
+        let id = container(&open, Some(&top)).unwrap();
+        let (ingest, applied) = open.store.commit_rw("commit", &id).unwrap();
+        assert_eq!((applied.size, applied.diff), (0, DiffId::empty()));
+        drop(ingest);
+        open.store.reap().unwrap();
+        root.check(&open.store);
+    });
+}
+
+#[test]
+fn root_unknown_containers_and_refused_options() {
+    on_each_driver("root_unknown_containers_and_refused_options", |root| {
+        let open = root.open();
+        let unknown = ContainerId::random();
+        let error = open.store.ensure_rw(&unknown).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::NotFound);
+        assert_eq!(open.db.write(|tx| open.store.remove_rw(tx, &unknown)).unwrap(), []);
+        let options = CreateOptions {
+            storage_opt: BTreeMap::from([("size".to_owned(), "1G".to_owned())]),
+            ..CreateOptions::default()
+        };
+        let id = ContainerId::random();
+        open.db.write(|tx| open.store.create_rw(tx, &id, None, &options)).unwrap();
+        let error = open.store.ensure_rw(&id).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidParameter, "{error}");
+        let removed = open.db.write(|tx| open.store.remove_rw(tx, &id)).unwrap();
+        open.store.purge(&removed).unwrap();
+        open.store.reap().unwrap();
+        root.check(&open.store);
+    });
+}
+
+#[test]
+fn root_a_container_of_another_driver_is_kept_and_refused() {
+    on_each_driver("root_a_container_of_another_driver_is_kept_and_refused", |root| {
+        let open = root.open();
+        let id = container(&open, None).unwrap();
+        let other = if root.driver_name() == "vfs" { "overlay2" } else { "vfs" };
+        open.db
+            .write(|tx| {
+                tx.execute("UPDATE rw_layers SET driver = ?1", [other])
+                    .map_err(berth_db::DbError::from)?;
+                Ok::<_, LayerError>(())
+            })
+            .unwrap();
+        let error = open.store.prepare_rw(&id, berth_storage::Access::Read).unwrap_err();
+        assert!(matches!(error, LayerError::OtherDriver { .. }), "{error}");
+        let rw = open.store.rw(&id).unwrap().unwrap();
+        assert_eq!(rw.driver, other);
+        let removed = open.db.write(|tx| open.store.remove_rw(tx, &id)).unwrap();
+        assert_eq!(removed, [], "its bytes wait for that driver");
+    });
+}

@@ -1,0 +1,278 @@
+//! A data root, tars to fill it with, and drivers that fail.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::io::{self, Read as _};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+
+use berth_db::Db;
+use berth_layers::{Ingest, LayerError, LayerStore, NewLayer, Parent, RecoverReport, SCHEMA};
+use berth_storage::{
+    Access, CreateOptions, LayerState, Mounted, NativeDiff, Prepared, Selection, StorageDriver,
+    StorageError,
+};
+use berth_types::{ChainId, ContainerId, DiffId, Digest, LayerId};
+
+pub(crate) const DRIVERS: [&str; 2] = ["overlay2", "vfs"];
+
+/// A data root that goes away with the test.
+pub(crate) struct Root {
+    dir: tempfile::TempDir,
+    driver: &'static str,
+}
+
+/// A store and what is below it.
+pub(crate) struct Open {
+    pub(crate) store: LayerStore,
+    pub(crate) db: Arc<Db>,
+}
+
+/// Runs `case` on a data root of each driver; a named skip where that cannot be.
+pub(crate) fn on_each_driver(test: &str, case: impl Fn(&Root)) {
+    if !testkit::is_root() {
+        testkit::skip(test, "root");
+        return;
+    }
+    for driver in DRIVERS {
+        let root = Root { dir: tempfile::tempdir_in("/var/tmp").unwrap(), driver };
+        match root.try_driver() {
+            Ok(_) => case(&root),
+            Err(error) if error.is_not_supported() => {
+                testkit::skip(test, &format!("{driver} over /var/tmp"));
+            }
+            Err(error) => panic!("{error}"),
+        }
+    }
+}
+
+impl Root {
+    pub(crate) fn path(&self) -> &Path {
+        self.dir.path()
+    }
+
+    pub(crate) fn driver_name(&self) -> &'static str {
+        self.driver
+    }
+
+    /// Where the driver's layers are.
+    pub(crate) fn home(&self) -> PathBuf {
+        let home = self.path().join(self.driver);
+        if self.driver == "vfs" { home.join("dir") } else { home }
+    }
+
+    fn try_driver(&self) -> Result<Arc<dyn StorageDriver>, StorageError> {
+        let selection = Selection {
+            root: self.path(),
+            name: Some(self.driver),
+            environment: None,
+            options: &[],
+        };
+        berth_storage::select::open(&selection).map_err(|error| error.source)
+    }
+
+    /// Opens the store without recovery.
+    pub(crate) fn open(&self) -> Open {
+        self.open_with(|driver| driver)
+    }
+
+    pub(crate) fn open_with(
+        &self,
+        wrap: impl FnOnce(Arc<dyn StorageDriver>) -> Arc<dyn StorageDriver>,
+    ) -> Open {
+        let db = Arc::new(Db::open(&self.path().join("berth.db"), &[&SCHEMA]).unwrap());
+        let driver = wrap(self.try_driver().unwrap());
+        let store = LayerStore::open(self.path(), driver, Arc::clone(&db)).unwrap();
+        Open { store, db }
+    }
+
+    /// Opens as the daemon does after a stop, and checks that all is in order then.
+    pub(crate) fn recover(&self) -> (Open, RecoverReport) {
+        let open = self.open();
+        let report = open.store.recover(&|_| false).unwrap();
+        open.store.reap().unwrap();
+        let again = open.store.recover(&|_| false).unwrap();
+        let mut lasting = RecoverReport::default();
+        lasting.missing.clone_from(&report.missing);
+        lasting.without_tar.clone_from(&report.without_tar);
+        lasting.lost.clone_from(&report.lost);
+        assert_eq!(again, lasting, "the second recovery finds nothing to do");
+        if report.missing.is_empty() && report.lost.is_empty() {
+            self.check(&open.store);
+        }
+        (open, report)
+    }
+
+    /// Records and bytes agree, and every layer's tar comes back.
+    pub(crate) fn check(&self, store: &LayerStore) {
+        let mut known = BTreeSet::new();
+        let mut chains = BTreeSet::new();
+        for layer in store.list().unwrap() {
+            let mut tar = Vec::new();
+            store.tar_stream(&layer.chain).unwrap().read_to_end(&mut tar).unwrap();
+            assert_eq!(DiffId::from(Digest::of(&tar)), layer.diff);
+            known.insert(layer.layer.to_string());
+            chains.insert(layer.chain.hex().to_owned());
+        }
+        for rw in store.list_rw().unwrap() {
+            known.extend([rw.mount.to_string(), rw.mount.init().to_string()]);
+        }
+        let mut home = names(&self.home());
+        home.remove("l");
+        assert_eq!(home, known, "layers of {}", self.driver);
+        assert_eq!(names(&self.path().join("layers")), chains);
+    }
+}
+
+pub(crate) fn names(dir: &Path) -> BTreeSet<String> {
+    match fs::read_dir(dir) {
+        Ok(entries) => {
+            entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => BTreeSet::new(),
+        Err(error) => panic!("{}: {error}", dir.display()),
+    }
+}
+
+/// A tar of one file of this name, whose content is its name.
+pub(crate) fn tar_of(name: &str) -> Vec<u8> {
+    let mut tar = tar::Builder::new(Vec::new());
+    let mut header = tar::Header::new_gnu();
+    header.set_size(name.len() as u64);
+    header.set_mode(0o644);
+    header.set_mtime(1_700_000_000);
+    tar.append_data(&mut header, name, name.as_bytes()).unwrap();
+    tar.into_inner().unwrap()
+}
+
+pub(crate) fn diff_of(tar: &[u8]) -> DiffId {
+    Digest::of(tar).into()
+}
+
+/// Layers on top of each other, base first.
+pub(crate) fn stack(tars: &[Vec<u8>]) -> Vec<NewLayer> {
+    tars.iter()
+        .enumerate()
+        .map(|(at, tar)| NewLayer {
+            parent: if at == 0 { Parent::None } else { Parent::Slot(at - 1) },
+            expected: Some(diff_of(tar)),
+        })
+        .collect()
+}
+
+/// Begins, applies and finishes.
+pub(crate) fn prepare(store: &LayerStore, tars: &[Vec<u8>]) -> Result<Ingest, LayerError> {
+    let mut ingest = store.begin("load", stack(tars))?;
+    for (slot, tar) in tars.iter().enumerate() {
+        ingest.apply(slot, tar.as_slice())?;
+    }
+    ingest.finish()?;
+    Ok(ingest)
+}
+
+/// A whole load: gives the top chain, which `owner` retains.
+pub(crate) fn load(open: &Open, tars: &[Vec<u8>], owner: &str) -> Result<ChainId, LayerError> {
+    let top = top_of(tars);
+    let ingest = prepare(&open.store, tars)?;
+    open.db.write(|tx| {
+        ingest.record(tx)?;
+        open.store.retain(tx, &top, owner)
+    })?;
+    ingest.done();
+    Ok(top)
+}
+
+pub(crate) fn top_of(tars: &[Vec<u8>]) -> ChainId {
+    let diffs: Vec<_> = tars.iter().map(|tar| diff_of(tar)).collect();
+    ChainId::chain(&diffs).pop().unwrap()
+}
+
+/// A container on `parent`, made as the engine makes it.
+pub(crate) fn container(open: &Open, parent: Option<&ChainId>) -> Result<ContainerId, LayerError> {
+    let id = ContainerId::random();
+    let options = CreateOptions::default();
+    open.db.write(|tx| open.store.create_rw(tx, &id, parent, &options))?;
+    open.store.ensure_rw(&id)?;
+    Ok(id)
+}
+
+pub(crate) fn mount(store: &LayerStore, container: &ContainerId) -> Mounted {
+    Mounted::new(store.prepare_rw(container, Access::Write).unwrap()).unwrap()
+}
+
+/// A driver whose calls fail from the nth on, as if the process had been stopped there.
+#[derive(Debug)]
+pub(crate) struct Stopping {
+    inner: Arc<dyn StorageDriver>,
+    left: AtomicI64,
+}
+
+impl Stopping {
+    pub(crate) fn after(inner: Arc<dyn StorageDriver>, calls: i64) -> Arc<Self> {
+        Arc::new(Self { inner, left: AtomicI64::new(calls) })
+    }
+
+    pub(crate) fn has_stopped(&self) -> bool {
+        self.left.load(Ordering::SeqCst) < 0
+    }
+
+    fn call(&self) -> Result<&dyn StorageDriver, StorageError> {
+        if self.left.fetch_sub(1, Ordering::SeqCst) > 0 {
+            return Ok(&*self.inner);
+        }
+        self.left.store(-1, Ordering::SeqCst);
+        let source = io::Error::other("stopped");
+        Err(StorageError::Io { action: "reach", path: PathBuf::from("/"), source })
+    }
+}
+
+impl StorageDriver for Stopping {
+    fn name(&self) -> &'static str {
+        self.inner.name()
+    }
+    fn status(&self) -> Vec<(String, String)> {
+        self.inner.status()
+    }
+    fn metadata(&self, id: &LayerId) -> Result<Option<BTreeMap<String, String>>, StorageError> {
+        self.call()?.metadata(id)
+    }
+    fn create(
+        &self,
+        id: &LayerId,
+        parent: Option<&LayerId>,
+        options: &CreateOptions,
+    ) -> Result<(), StorageError> {
+        self.call()?.create(id, parent, options)
+    }
+    fn prepare(&self, id: &LayerId, access: Access) -> Result<Prepared, StorageError> {
+        self.call()?.prepare(id, access)
+    }
+    fn release(&self, id: &LayerId) -> Result<(), StorageError> {
+        self.call()?.release(id)
+    }
+    fn commit(&self, id: &LayerId) -> Result<(), StorageError> {
+        self.call()?.commit(id)
+    }
+    fn remove(&self, id: &LayerId) -> Result<(), StorageError> {
+        self.call()?.remove(id)
+    }
+    fn reap(&self) -> Result<(), StorageError> {
+        self.call()?.reap()
+    }
+    fn list(&self) -> Result<Vec<(LayerId, LayerState)>, StorageError> {
+        self.call()?.list()
+    }
+    fn recover(&self, keep: &dyn Fn(&LayerId) -> bool) -> Result<(), StorageError> {
+        self.call()?.recover(keep)
+    }
+    fn sync(&self) -> Result<(), StorageError> {
+        self.call()?.sync()
+    }
+    fn set_aside(&self, id: &LayerId, lost_and_found: &Path) -> Result<PathBuf, StorageError> {
+        self.call()?.set_aside(id, lost_and_found)
+    }
+    fn native(&self) -> Option<&dyn NativeDiff> {
+        self.inner.native()
+    }
+}

@@ -1,0 +1,10 @@
+//! The layer store over each driver.
+
+#[cfg(test)]
+mod container;
+#[cfg(test)]
+mod crash;
+#[cfg(test)]
+mod fixture;
+#[cfg(test)]
+mod image;
