@@ -6,10 +6,14 @@
 //! <exec-root>/containers/<id>/      the bundle; on a tmpfs, gone after a reboot
 //!   config.json                     OCI spec, written by the daemon
 //!   shim.json                       ShimConfig, written by the daemon
+//!   devices.bpf                     device program, written by the daemon where only version 2
+//!                                   control groups are mounted; without it nothing is run there
 //!   shim.sock                       where the watcher listens, from before it reports ready
 //!   shim.pid                        the watcher's pid, decimal
 //!   pid                             the container's init, decimal, once created
 //!   exit.json                       ExitRecord, written (temp + rename) when init has ended
+//!   shim.log                        the watcher's standard error; empty unless something is wrong
+//!   state/, console.sock            the watcher's own, gone when it ends
 //! ```
 //!
 //! # Conversation
@@ -19,10 +23,28 @@
 //! socket, and writes one line of JSON, a [`Ready`], to the pipe; then it closes the pipe.
 //!
 //! Afterwards each connection to `shim.sock` carries one [`Request`] as a line of JSON. The watcher
-//! answers with one [`Response`] as a line of JSON. After `attach` and `exec` (when attached) the same connection
-//! becomes the byte stream: towards the daemon Docker's frames (8-byte header `[stream,0,0,0,len BE]`) without a
-//! terminal, raw bytes with one; towards the watcher raw stdin until the daemon shuts its writing side down.
-//! After `subscribe` it carries [`Event`]s, one JSON line each.
+//! answers with one [`Response`] as a line of JSON. After `attach` and `exec` (when attached) the
+//! same connection becomes the byte stream: towards the daemon Docker's frames (8-byte header
+//! `[stream,0,0,0,len BE]`) without a terminal, raw bytes with one; towards the watcher raw stdin
+//! until the daemon shuts its writing side down. After `subscribe` (answered with `ok`) it carries
+//! [`Event`]s, one JSON line each.
+//!
+//! # Streams
+//!
+//! * A client that does not read holds up the stream it is attached to, and so in the end the
+//!   container, once 256 KiB wait for it; as with Docker, no output is lost. It stops doing so when it
+//!   reads on or its connection ends.
+//! * When a client that gives input shuts its writing side down: an exec's input, and a container's
+//!   with `stdin_once`, is closed and output goes on; otherwise, and with a terminal, the
+//!   connection ends and input stays open.
+//! * `ExecExited` is told before the exec's connection ends, `Exited` before those of the container.
+//! * Clients that are behind when the container ends still get everything; `Exited` does not wait for
+//!   them. Output that others hold open is awaited for 3 seconds (2 for an exec).
+//!
+//! # After a watcher's death
+//!
+//! When the watcher itself was killed, `berth-shim --cleanup <bundle dir>` kills what is left of the
+//! container and removes its control groups, mounts and mount points; it may be run again.
 
 #![forbid(unsafe_code)]
 
