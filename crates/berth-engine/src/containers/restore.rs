@@ -1,0 +1,244 @@
+//! The start of the engine: records, bytes and what runs are brought into agreement.
+//!
+//! Safe to run twice. A container whose watcher lives is taken over as it is; one that ended
+//! meanwhile gets its exit code from its watcher's last file; of one whose watcher vanished nothing but
+//! its record is left. Watchers of containers that no record knows never got the word to run (the record
+//! comes first), and are ended.
+
+use std::collections::HashSet;
+use std::path::Path;
+use std::sync::Arc;
+
+use berth_runtime::Bundle;
+use berth_runtime::shim::{Found, bundles};
+use berth_shim_proto::ExitRecord;
+use berth_types::{ContainerId, Timestamp, kind};
+
+use super::registry::Container;
+use super::remove::TRASH;
+use super::state::{Change, Status};
+use super::watcher::Watcher;
+use super::{leftovers, record, start, supervise};
+use crate::blocking::blocking;
+use crate::engine::Engine;
+use crate::error::EngineError;
+
+/// A container and what was found of it.
+struct Survey {
+    container: Arc<Container>,
+    found: Option<Found>,
+}
+
+/// Brings everything into agreement and takes over what runs.
+pub(crate) async fn run(engine: &Engine) -> Result<(), EngineError> {
+    let surveys = blocking({
+        let engine = engine.clone();
+        move || survey(&engine)
+    })
+    .await?;
+    let mut takeovers = tokio::task::JoinSet::new();
+    for survey in surveys {
+        let engine = engine.clone();
+        takeovers.spawn(async move { take_over(&engine, survey).await });
+    }
+    while let Some(done) = takeovers.join_next().await {
+        if let Err(error) = done {
+            tracing::error!(%error, "a container was not taken over");
+        }
+    }
+    Ok(())
+}
+
+fn survey(engine: &Engine) -> Result<Vec<Survey>, EngineError> {
+    let records = engine.db().read(record::all)?;
+    let known: HashSet<ContainerId> = records.iter().map(|(record, _)| record.id.clone()).collect();
+    settle_directories(&engine.config().data_root.join("containers"), &known)?;
+    let exec_root = &engine.config().exec_root;
+    for bundle in bundles(exec_root)? {
+        let is_known = ContainerId::parse(bundle.id()).is_ok_and(|id| known.contains(&id));
+        if !is_known {
+            end_stray(&bundle);
+        }
+    }
+    let mut surveys = Vec::with_capacity(records.len());
+    for (record, state) in records {
+        let bundle = Bundle::new(exec_root, record.id.as_str());
+        let found =
+            if bundle.dir().try_exists().unwrap_or(false) { Some(bundle.find()?) } else { None };
+        let container = engine.registry().insert(Container::new(record, state));
+        surveys.push(Survey { container, found });
+    }
+    let alive: Vec<&Survey> =
+        surveys.iter().filter(|survey| matches!(survey.found, Some(Found::Alive(_)))).collect();
+    recover_stores(engine, &alive)?;
+    Ok(surveys)
+}
+
+/// Lets each store mend itself; what runs is left alone.
+fn recover_stores(engine: &Engine, alive: &[&Survey]) -> Result<(), EngineError> {
+    let ids: Vec<ContainerId> = alive.iter().map(|survey| survey.container.id().clone()).collect();
+    let keep: HashSet<ContainerId> = ids.iter().cloned().collect();
+    let report = engine.layers().recover(&|container| keep.contains(container))?;
+    for path in &report.set_aside {
+        tracing::warn!(path = %path.display(), "a layer that no record knows was moved here");
+    }
+    for chain in &report.missing {
+        tracing::error!(%chain, "layer does not exist, not restoring images that need it");
+    }
+    for container in &report.lost {
+        tracing::error!(%container, "the container's layer is missing");
+    }
+    tracing::debug!(?report, "layers checked");
+    engine.images().recover()?;
+    engine.reap_later();
+    let names: Vec<String> = ids.iter().map(ToString::to_string).collect();
+    let volumes = engine.volumes().recover(&names)?;
+    tracing::debug!(?volumes, "volumes checked");
+    let networks = engine.networks().recover(&ids)?;
+    tracing::debug!(?networks, "networks checked");
+    match engine.networks().start() {
+        Ok(warnings) => {
+            for warning in warnings {
+                tracing::warn!("{warning}");
+            }
+        }
+        // The first container on the bridge tries again, and says what is wrong.
+        Err(error) => tracing::warn!(error = %kind::chain(&error), "no bridge yet"),
+    }
+    Ok(())
+}
+
+/// Directories of containers: finishes or undoes removals that were interrupted.
+fn settle_directories(dir: &Path, known: &HashSet<ContainerId>) -> Result<(), EngineError> {
+    let entries = std::fs::read_dir(dir).map_err(EngineError::io("read", dir))?;
+    for entry in entries {
+        let entry = entry.map_err(EngineError::io("read", dir))?;
+        let name = entry.file_name();
+        let Some(id) = name.to_str().and_then(|name| name.strip_prefix(TRASH)) else { continue };
+        let Ok(id) = ContainerId::parse(id) else { continue };
+        let path = entry.path();
+        if known.contains(&id) {
+            std::fs::rename(&path, dir.join(id.as_str()))
+                .map_err(EngineError::io("rename", &path))?;
+        } else {
+            std::fs::remove_dir_all(&path).map_err(EngineError::io("remove", &path))?;
+        }
+    }
+    Ok(())
+}
+
+/// Ends a watcher whose container no record knows, and removes its bundle.
+fn end_stray(bundle: &Bundle) {
+    tracing::warn!(container = bundle.id(), "ending a container that no record knows");
+    leftovers::end_with_watcher(bundle);
+    if let Err(error) = std::fs::remove_dir_all(bundle.dir()) {
+        tracing::warn!(bundle = %bundle.dir().display(), %error, "bundle not removed");
+    }
+}
+
+async fn take_over(engine: &Engine, survey: Survey) {
+    let Survey { container, found } = survey;
+    match found {
+        Some(Found::Alive(_)) => {
+            if let Err(error) = adopt(engine, &container).await {
+                tracing::error!(
+                    container = %container.id(), error = %kind::chain(&error), "not taken over"
+                );
+            }
+        }
+        Some(Found::Ended(exit)) if runs_on_record(&container) => {
+            supervise::ended(engine, &container, &exit).await;
+        }
+        Some(Found::Ended(_)) => {
+            // It ran and ended between the word to run and its record, or its end was recorded
+            // before its bundle was removed: nothing was acknowledged that is not on record.
+            supervise::release(engine, &container).await;
+        }
+        Some(Found::Lost) => {
+            let bundle = Watcher::of(engine, container.id()).bundle().to_owned();
+            blocking(move || leftovers::end(&bundle)).await;
+            lost(engine, &container).await;
+        }
+        None => lost(engine, &container).await,
+    }
+    after_boot(engine, &container);
+}
+
+fn runs_on_record(container: &Container) -> bool {
+    container.state().is_running()
+}
+
+/// Follows a container that went on without an engine.
+async fn adopt(engine: &Engine, container: &Arc<Container>) -> Result<(), EngineError> {
+    let watcher = Watcher::of(engine, container.id());
+    let events = watcher.subscribe().await?;
+    let state = watcher.state().await?;
+    if !state.started {
+        // The start was never acknowledged: as if it had not been asked for.
+        supervise::abandon(engine, container).await;
+        return Ok(());
+    }
+    let root = leftovers::root_path(watcher.bundle());
+    let was_recorded = {
+        let mut live = container.live();
+        let live = &mut *live;
+        let was_recorded = live.state.is_running();
+        if !was_recorded {
+            let at = Timestamp::now();
+            let change = Change::Started { pid: state.pid, at, by_policy: false };
+            live.state.apply(change, live.record.policy());
+        }
+        live.state.pid = state.pid;
+        live.state.status = if state.paused { Status::Paused } else { Status::Running };
+        live.root = root;
+        live.touched = true;
+        was_recorded
+    };
+    if !was_recorded {
+        engine.save_state(container).await;
+    }
+    supervise::follow(engine.clone(), Arc::clone(container), watcher, events);
+    Ok(())
+}
+
+/// What the record says runs, does not: the machine was restarted, or the watcher was killed.
+async fn lost(engine: &Engine, container: &Arc<Container>) {
+    if runs_on_record(container) {
+        let exit = ExitRecord {
+            exit_code: supervise::UNKNOWN_EXIT,
+            oom_killed: false,
+            at_unix_nanos: Timestamp::now().unix_nanos(),
+        };
+        // The restart policy's own rules for a start of the engine follow.
+        supervise::ended_without_policy(engine, container, &exit).await;
+    } else {
+        supervise::release(engine, container).await;
+    }
+    let status = container.state().status;
+    if status == Status::Removing {
+        container.change(Change::RemovalFailed { error: String::new() });
+        if let Err(error) = engine.remove_dead(container).await {
+            tracing::warn!(
+                container = %container.id(), error = %kind::chain(&error), "removal not finished"
+            );
+        }
+    }
+}
+
+/// Starts what its policy wants started with the engine.
+fn after_boot(engine: &Engine, container: &Arc<Container>) {
+    let wants = {
+        let live = container.live();
+        !live.state.is_running() && live.state.wants_start_at_boot(&live.record.host.restart_policy)
+    };
+    if !wants {
+        let mut live = container.live();
+        if live.state.status == Status::Restarting {
+            live.state.status = Status::Exited;
+        }
+        return;
+    }
+    container.live().state.status = Status::Restarting;
+    let (engine, container) = (engine.clone(), Arc::clone(container));
+    tokio::spawn(async move { start::by_policy(&engine, &container).await });
+}

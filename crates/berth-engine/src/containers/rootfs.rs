@@ -1,0 +1,170 @@
+//! Reaching into a container's file system, whether it runs or not.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use berth_fs::root::Root;
+use berth_storage::{Access, Prepared};
+use berth_sys::mount::{MountRequest, mount};
+
+use super::record::Record;
+use super::registry::Container;
+use crate::blocking::blocking;
+use crate::engine::Engine;
+use crate::error::{ContainerError, EngineError};
+
+/// What of a container's file system somebody wants to reach.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum View {
+    /// With its volumes and bind mounts, as its processes see it.
+    Whole,
+    /// Its own layers alone.
+    Layers,
+}
+
+impl Engine {
+    /// Runs `work` on the container's root, and its path as this very thread sees it.
+    ///
+    /// A running container's root is what its init sees. One that does not run is mounted for this
+    /// alone, in a mount namespace that nobody else sees, so that nothing stays behind even after a
+    /// crash; until it is done the container can be neither started nor removed.
+    pub(crate) async fn with_root<T, E>(
+        &self,
+        container: &Arc<Container>,
+        view: View,
+        access: Access,
+        work: impl FnOnce(&Root, &Path) -> Result<T, E> + Send + 'static,
+    ) -> Result<T, EngineError>
+    where
+        T: Send + 'static,
+        E: Into<EngineError> + Send + 'static,
+    {
+        let held = container.operation.clone().lock_owned().await;
+        let engine = self.clone();
+        let (pid, root, record) = {
+            let live = container.live();
+            (live.state.pid, live.root.clone(), live.record.clone())
+        };
+        if pid != 0 {
+            // It runs: nothing needs to be excluded.
+            drop(held);
+            return blocking(move || {
+                let path = match (view, root) {
+                    (View::Layers, Some(root)) => root,
+                    _ => PathBuf::from(format!("/proc/{pid}/root")),
+                };
+                let root = Root::open(&path).map_err(EngineError::io("open", &path))?;
+                work(&root, &path).map_err(Into::into)
+            })
+            .await;
+        }
+        let result = blocking(move || engine.with_mounted(&record, view, access, work)).await;
+        if access == Access::Write {
+            self.forget_size(container);
+        }
+        drop(held);
+        result
+    }
+
+    pub(crate) fn with_mounted<T, E>(
+        &self,
+        record: &Record,
+        view: View,
+        access: Access,
+        work: impl FnOnce(&Root, &Path) -> Result<T, E> + Send,
+    ) -> Result<T, EngineError>
+    where
+        T: Send,
+        E: Into<EngineError> + Send,
+    {
+        if record.driver != self.layers().driver().name() {
+            return Err(ContainerError::OtherDriver { driver: record.driver.clone() }.into());
+        }
+        let prepared = self.layers().prepare_rw(&record.id, access)?;
+        let binds = match view {
+            View::Whole => self.bind_plan(record)?,
+            View::Layers => Vec::new(),
+        };
+        let path = prepared.root.clone();
+        let done = berth_sys::mountns::within_private(|| {
+            let root = mount_all(&prepared, &binds)?;
+            work(&root, &prepared.root).map_err(Into::into)
+        });
+        self.layers().release_rw(&record.id)?;
+        done.map_err(EngineError::io("mount", &path))?
+    }
+
+    /// What is bound where below the root, volumes' own mounts included.
+    fn bind_plan(&self, record: &Record) -> Result<Vec<Bind>, EngineError> {
+        let mut binds = Vec::new();
+        for mount in &record.mounts {
+            let source = match mount.kind {
+                berth_volumes::mounts::MountKind::Bind => mount.source.clone(),
+                berth_volumes::mounts::MountKind::Volume => {
+                    self.volumes().get(&mount.volume)?.mountpoint
+                }
+                berth_volumes::mounts::MountKind::Tmpfs => continue,
+            };
+            binds.push(Bind { source, destination: mount.destination.clone(), rw: mount.rw });
+        }
+        // Parents before what is mounted below them.
+        binds.sort_by(|a, b| a.destination.cmp(&b.destination));
+        Ok(binds)
+    }
+}
+
+struct Bind {
+    source: PathBuf,
+    destination: String,
+    rw: bool,
+}
+
+fn mount_all(prepared: &Prepared, binds: &[Bind]) -> Result<Root, EngineError> {
+    for plan in &prepared.mounts {
+        make_dir(&plan.target)?;
+        mount(&MountRequest {
+            fs_type: &plan.fs_type,
+            source: &plan.source,
+            target: &plan.target,
+            work_dir: plan.work_dir.as_deref(),
+            options: &plan.options,
+        })
+        .map_err(EngineError::io("mount", &plan.target))?;
+    }
+    let root = Root::open(&prepared.root).map_err(EngineError::io("open", &prepared.root))?;
+    for bind in binds {
+        bind_below(&root, &prepared.root, bind)?;
+    }
+    Ok(root)
+}
+
+/// Binds a volume where it belongs, if the place exists; what was never started may lack it.
+fn bind_below(root: &Root, path: &Path, bind: &Bind) -> Result<(), EngineError> {
+    let inside = Path::new(&bind.destination);
+    let Ok(place) = root.resolve(inside, berth_fs::root::Follow::Yes) else { return Ok(()) };
+    let target = path.join(place.strip_prefix("/").unwrap_or(&place));
+    if target.metadata().is_err() || bind.source.metadata().is_err() {
+        return Ok(());
+    }
+    let mut options = vec!["rbind".to_owned()];
+    if !bind.rw {
+        options.push("ro".to_owned());
+    }
+    mount(&MountRequest {
+        fs_type: "bind",
+        source: &bind.source,
+        target: &target,
+        work_dir: None,
+        options: &options,
+    })
+    .map_err(EngineError::io("bind", &target))
+}
+
+fn make_dir(path: &Path) -> Result<(), EngineError> {
+    use std::os::unix::fs::DirBuilderExt as _;
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(path)
+        .map_err(EngineError::io("create", path))
+}

@@ -1,0 +1,221 @@
+//! The data root: whose it is, and that only one engine uses it.
+//!
+//! ```text
+//! <data-root>/
+//!   version      {"engine":"berth","format":1}; written last when a root is made
+//!   lock         held for as long as an engine uses the root
+//!   berth.db     every record
+//!   engine-id    a UUID, shown by `info`
+//!   tmp/         emptied at each start
+//!   lost+found/  what no record knows, moved here and never deleted
+//! ```
+//!
+//! A directory that is not empty and does not carry the version file belongs to somebody else: it is refused
+//! before a byte of it changes. So is one with the version file but without the database, for
+//! every layer in it would look unknown.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use berth_fs::atomic::Durability;
+use berth_fs::lock::LockGuard;
+use serde::{Deserialize, Serialize};
+
+/// The format that this version writes.
+const FORMAT: u32 = 1;
+const ENGINE: &str = "berth";
+
+/// Why a data root was refused.
+#[expect(missing_docs, reason = "the messages name the fields")]
+#[derive(Debug, thiserror::Error)]
+pub enum DataRootError {
+    #[error(
+        "{0} is not empty and was not made by berth: choose an empty directory with --data-root \
+         (nothing in it was changed)",
+        .path.display()
+    )]
+    Foreign { path: PathBuf },
+    #[error(
+        "{0} has berth's layers but not their records (berth.db is missing): put berth.db back from a \
+         backup, or move the directory away and start with an empty one (nothing in it was changed)",
+        .path.display()
+    )]
+    NoDatabase { path: PathBuf },
+    #[error(
+        "{0} has format {found}, and this version of berth knows {FORMAT}: use the berth that \
+         wrote it, or a newer one",
+        .path.display()
+    )]
+    TooNew { path: PathBuf, found: u32 },
+    #[error("the version file of {0} cannot be understood (nothing was changed)", .path.display())]
+    Version { path: PathBuf, source: serde_json::Error },
+    #[error("cannot use the data root {}", .path.display())]
+    Io { path: PathBuf, source: io::Error },
+    #[error("another daemon uses the data root {0}", .path.display())]
+    Locked { path: PathBuf, source: berth_fs::lock::LockError },
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Marker {
+    engine: String,
+    format: u32,
+}
+
+/// A data root that is ours while this value lives.
+#[derive(Debug)]
+pub struct DataRoot {
+    path: PathBuf,
+    _lock: LockGuard,
+}
+
+impl DataRoot {
+    /// Opens the data root at `path`, or makes one in an empty or missing directory.
+    pub fn open(path: &Path) -> Result<Self, DataRootError> {
+        let io = |source| DataRootError::Io { path: path.to_owned(), source };
+        let is_new = match read_marker(path)? {
+            Some(_) if !path.join("berth.db").try_exists().map_err(io)? => {
+                return Err(DataRootError::NoDatabase { path: path.to_owned() });
+            }
+            Some(_) => false,
+            None if is_empty(path).map_err(io)? => true,
+            None => return Err(DataRootError::Foreign { path: path.to_owned() }),
+        };
+        if is_new {
+            make_dir(path, 0o711).map_err(io)?;
+        }
+        let lock = LockGuard::acquire(&path.join("lock"))
+            .map_err(|source| DataRootError::Locked { path: path.to_owned(), source })?;
+        for (name, mode) in DIRECTORIES {
+            make_dir(&path.join(name), *mode).map_err(io)?;
+        }
+        Ok(Self { path: path.to_owned(), _lock: lock })
+    }
+
+    /// Marks the root as berth's, once the database stands in it.
+    ///
+    /// The order matters: a crash before this leaves a root with a `lock` and a database only, which
+    /// [`open`](Self::open) takes for a new one.
+    pub fn seal(&self) -> Result<(), DataRootError> {
+        let io = |source| DataRootError::Io { path: self.path.clone(), source };
+        let file = self.path.join("version");
+        if file.try_exists().map_err(io)? {
+            return Ok(());
+        }
+        let marker = Marker { engine: ENGINE.to_owned(), format: FORMAT };
+        let mut text = serde_json::to_string(&marker).expect("two plain fields");
+        text.push('\n');
+        berth_fs::atomic::write(&file, text.as_bytes()).map_err(io)
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Empties `tmp/`, which holds only what running requests spool.
+    pub fn clear_tmp(&self) -> io::Result<()> {
+        for entry in std::fs::read_dir(self.path.join("tmp"))? {
+            let entry = entry?;
+            if entry.file_type()?.is_dir() {
+                std::fs::remove_dir_all(entry.path())?;
+            } else {
+                std::fs::remove_file(entry.path())?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The engine's id: a UUID made once.
+    pub fn engine_id(&self) -> io::Result<String> {
+        let file = self.path.join("engine-id");
+        match std::fs::read_to_string(&file) {
+            Ok(text) => return Ok(text.trim().to_owned()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
+        let id = random_uuid();
+        berth_fs::atomic::write_with(&file, id.as_bytes(), 0o600, Durability::Synced)?;
+        Ok(id)
+    }
+}
+
+const DIRECTORIES: &[(&str, u32)] = &[
+    ("tmp", 0o700),
+    ("containers", 0o710),
+    ("layers", 0o700),
+    ("volumes", 0o701),
+    ("lost+found", 0o700),
+];
+
+/// What a crash between making a root and sealing it may have left.
+const UNSEALED: &[&str] = &[
+    "lock",
+    "berth.db",
+    "berth.db-wal",
+    "berth.db-shm",
+    "tmp",
+    "containers",
+    "layers",
+    "volumes",
+    "lost+found",
+];
+
+fn read_marker(path: &Path) -> Result<Option<Marker>, DataRootError> {
+    let text = match std::fs::read(path.join("version")) {
+        Ok(text) => text,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(source) => return Err(DataRootError::Io { path: path.to_owned(), source }),
+    };
+    let marker: Marker = serde_json::from_slice(&text)
+        .map_err(|source| DataRootError::Version { path: path.to_owned(), source })?;
+    if marker.engine != ENGINE {
+        return Err(DataRootError::Foreign { path: path.to_owned() });
+    }
+    if marker.format > FORMAT {
+        return Err(DataRootError::TooNew { path: path.to_owned(), found: marker.format });
+    }
+    Ok(Some(marker))
+}
+
+/// Whether nothing of worth is in the directory: no entry, or only what an interrupted first start
+/// leaves (a lock of ours, then directories that are still empty).
+fn is_empty(path: &Path) -> io::Result<bool> {
+    let entries = match std::fs::read_dir(path) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(true),
+        Err(error) => return Err(error),
+    };
+    let mut has_lock = false;
+    let mut others = 0;
+    for entry in entries {
+        let entry = entry?;
+        let name = entry.file_name();
+        let Some(name) = name.to_str().filter(|name| UNSEALED.contains(name)) else {
+            // A fresh file system has an empty lost+found; nothing else may be there.
+            return Ok(false);
+        };
+        has_lock |= name == "lock";
+        if name == "lost+found" {
+            continue;
+        }
+        others += 1;
+        if entry.file_type()?.is_dir() && std::fs::read_dir(entry.path())?.next().is_some() {
+            return Ok(false);
+        }
+    }
+    Ok(others == 0 || has_lock)
+}
+
+fn make_dir(path: &Path, mode: u32) -> io::Result<()> {
+    use std::os::unix::fs::DirBuilderExt as _;
+    std::fs::DirBuilder::new().recursive(true).mode(mode).create(path)
+}
+
+fn random_uuid() -> String {
+    let mut bytes = [0; 16];
+    getrandom::fill(&mut bytes).expect("the kernel's random source answers");
+    bytes[6] = (bytes[6] & 0x0f) | 0x40;
+    bytes[8] = (bytes[8] & 0x3f) | 0x80;
+    let hex = berth_types::id::to_hex(&bytes);
+    format!("{}-{}-{}-{}-{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..])
+}

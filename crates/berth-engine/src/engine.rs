@@ -1,0 +1,219 @@
+//! The engine itself: what every use case reaches, its start and its end.
+
+use std::fmt;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use berth_api::daemon::Version;
+use berth_db::Db;
+use berth_images::ImageStore;
+use berth_layers::LayerStore;
+use berth_networks::Networks;
+use berth_volumes::VolumeStore;
+
+use crate::blocking::blocking;
+use crate::config::{EngineConfig, Reloadable};
+use crate::containers::{Containers, restore};
+use crate::data_root::DataRoot;
+use crate::error::EngineError;
+use crate::events::Events;
+
+/// A handle on the engine, cheap to clone.
+#[derive(Clone)]
+pub struct Engine {
+    inner: Arc<Inner>,
+}
+
+impl fmt::Debug for Engine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Engine")
+            .field("data_root", &self.config().data_root)
+            .finish_non_exhaustive()
+    }
+}
+
+struct Inner {
+    config: EngineConfig,
+    reloadable: Mutex<Reloadable>,
+    id: String,
+    data_root: DataRoot,
+    db: Arc<Db>,
+    layers: Arc<LayerStore>,
+    images: Arc<ImageStore>,
+    volumes: Arc<VolumeStore>,
+    networks: Arc<Networks>,
+    containers: Containers,
+    events: Events,
+    host: berth_runtime::Host,
+    prunes: Prunes,
+}
+
+/// One prune of each kind at a time, as in Docker.
+#[derive(Debug, Default)]
+pub(crate) struct Prunes {
+    pub(crate) containers: tokio::sync::Mutex<()>,
+    pub(crate) images: tokio::sync::Mutex<()>,
+    pub(crate) volumes: tokio::sync::Mutex<()>,
+}
+
+impl Engine {
+    /// Opens the data root, brings records and bytes into agreement, and finds the containers that
+    /// went on while no engine ran.
+    pub async fn open(config: EngineConfig) -> Result<Self, EngineError> {
+        let stores = blocking({
+            let config = config.clone();
+            move || Stores::open(&config)
+        })
+        .await?;
+        let reloadable = Mutex::new(Reloadable::from(&config));
+        let engine = Self {
+            inner: Arc::new(Inner {
+                config,
+                reloadable,
+                id: stores.id,
+                data_root: stores.data_root,
+                db: stores.db,
+                layers: stores.layers,
+                images: stores.images,
+                volumes: stores.volumes,
+                networks: stores.networks,
+                containers: Containers::default(),
+                events: Events::default(),
+                host: stores.host,
+                prunes: Prunes::default(),
+            }),
+        };
+        restore::run(&engine).await?;
+        Ok(engine)
+    }
+
+    /// What the engine was told at its start.
+    pub fn config(&self) -> &EngineConfig {
+        &self.inner.config
+    }
+
+    /// The part of the configuration that may change, as it is now.
+    pub fn reloadable(&self) -> Reloadable {
+        self.inner.reloadable.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Takes over a changed configuration and says so in an event with these attributes.
+    pub fn reload(&self, new: Reloadable, attributes: std::collections::BTreeMap<String, String>) {
+        *self.inner.reloadable.lock().unwrap_or_else(PoisonError::into_inner) = new;
+        self.events().publish_map("daemon", "reload", &self.inner.id, attributes);
+    }
+
+    /// The engine's id: a UUID that stays with the data root.
+    pub fn id(&self) -> &str {
+        &self.inner.id
+    }
+
+    /// The event bus.
+    pub fn events(&self) -> &Events {
+        &self.inner.events
+    }
+
+    pub(crate) fn db(&self) -> &Arc<Db> {
+        &self.inner.db
+    }
+
+    pub(crate) fn layers(&self) -> &Arc<LayerStore> {
+        &self.inner.layers
+    }
+
+    pub(crate) fn images(&self) -> &Arc<ImageStore> {
+        &self.inner.images
+    }
+
+    pub(crate) fn volumes(&self) -> &Arc<VolumeStore> {
+        &self.inner.volumes
+    }
+
+    pub(crate) fn networks(&self) -> &Arc<Networks> {
+        &self.inner.networks
+    }
+
+    pub(crate) fn containers(&self) -> &Containers {
+        &self.inner.containers
+    }
+
+    pub(crate) fn host(&self) -> &berth_runtime::Host {
+        &self.inner.host
+    }
+
+    pub(crate) fn prunes(&self) -> &Prunes {
+        &self.inner.prunes
+    }
+
+    /// Where requests may spool; emptied at each start.
+    pub(crate) fn tmp(&self) -> std::path::PathBuf {
+        self.inner.data_root.path().join("tmp")
+    }
+
+    /// Ends the engine: stops the containers unless they are to stay, and tidies the database.
+    pub async fn shutdown(&self) {
+        if !self.reloadable().live_restore {
+            self.stop_all_for_shutdown().await;
+        }
+        let db = Arc::clone(self.db());
+        if let Err(error) = blocking(move || db.checkpoint()).await {
+            tracing::warn!(error = %berth_types::kind::chain(&error), "database not tidied");
+        }
+    }
+
+    /// What this build calls itself.
+    pub fn version(&self) -> Version {
+        crate::system::version()
+    }
+}
+
+/// What [`Engine::open`] opens on a blocking thread.
+struct Stores {
+    id: String,
+    data_root: DataRoot,
+    db: Arc<Db>,
+    layers: Arc<LayerStore>,
+    images: Arc<ImageStore>,
+    volumes: Arc<VolumeStore>,
+    networks: Arc<Networks>,
+    host: berth_runtime::Host,
+}
+
+impl Stores {
+    fn open(config: &EngineConfig) -> Result<Self, EngineError> {
+        let root = config.data_root.as_path();
+        let data_root = DataRoot::open(root)?;
+        make_dir(&config.exec_root)?;
+        make_dir(&config.exec_root.join("containers"))?;
+        let db = Arc::new(Db::open(
+            &root.join("berth.db"),
+            &[
+                &crate::containers::SCHEMA,
+                &berth_layers::SCHEMA,
+                &berth_images::SCHEMA,
+                &berth_volumes::SCHEMA,
+                &berth_networks::SCHEMA,
+            ],
+        )?);
+        let driver = crate::system::open_driver(config)?;
+        data_root.seal()?;
+        data_root.clear_tmp().map_err(EngineError::io("empty", &root.join("tmp")))?;
+        let id = data_root.engine_id().map_err(EngineError::io("read", root))?;
+        let layers = Arc::new(LayerStore::open(root, driver, Arc::clone(&db))?);
+        let images = Arc::new(ImageStore::open(Arc::clone(&db), Arc::clone(&layers)));
+        let volumes = Arc::new(VolumeStore::open(&root.join("volumes"), Arc::clone(&db))?);
+        let networks =
+            Arc::new(Networks::open(crate::system::networks_config(config)?, Arc::clone(&db))?);
+        let host = berth_runtime::Host::detect();
+        Ok(Self { id, data_root, db, layers, images, volumes, networks, host })
+    }
+}
+
+fn make_dir(path: &Path) -> Result<(), EngineError> {
+    use std::os::unix::fs::DirBuilderExt as _;
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o711)
+        .create(path)
+        .map_err(EngineError::io("create", path))
+}
