@@ -2,13 +2,14 @@
 
 use std::fmt;
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use berth_api::daemon::Version;
 use berth_db::Db;
 use berth_images::ImageStore;
 use berth_layers::LayerStore;
 use berth_networks::Networks;
+use berth_runtime::selftest;
 use berth_volumes::VolumeStore;
 
 use crate::blocking::blocking;
@@ -46,6 +47,8 @@ struct Inner {
     events: Events,
     host: berth_runtime::Host,
     prunes: Prunes,
+    /// What the self-test warns of, once it has run.
+    self_test: OnceLock<Vec<String>>,
 }
 
 /// One prune of each kind at a time, as in Docker.
@@ -81,10 +84,43 @@ impl Engine {
                 events: Events::default(),
                 host: stores.host,
                 prunes: Prunes::default(),
+                self_test: OnceLock::new(),
             }),
         };
         restore::run(&engine).await?;
+        engine.start_self_test();
         Ok(engine)
+    }
+
+    /// Proves in the background that device rules and the seccomp filter bite on this machine; what
+    /// does not is said in the log and in `info`.
+    fn start_self_test(&self) {
+        let engine = self.clone();
+        tokio::task::spawn_blocking(move || {
+            let config = engine.config();
+            let tested = selftest::self_test(&config.shim, &config.exec_root, engine.host());
+            let warnings = match tested {
+                Ok(result) => result.warnings(),
+                Err(error) => {
+                    let cause = berth_types::kind::chain(&error);
+                    vec![format!("WARNING: the self-test of containers could not be run: {cause}")]
+                }
+            };
+            for warning in &warnings {
+                tracing::warn!("{warning}");
+            }
+            if warnings.is_empty() {
+                tracing::debug!("device rules and the seccomp filter bite");
+            }
+            if engine.inner.self_test.set(warnings).is_err() {
+                tracing::debug!("the self-test ran twice");
+            }
+        });
+    }
+
+    /// What the self-test warns of; nothing until it has run.
+    pub(crate) fn self_test_warnings(&self) -> &[String] {
+        self.inner.self_test.get().map_or(&[], Vec::as_slice)
     }
 
     /// What the engine was told at its start.
@@ -195,8 +231,9 @@ impl Stores {
                 &berth_networks::SCHEMA,
             ],
         )?);
-        let driver = crate::system::open_driver(config)?;
+        // Before the driver makes its home: without the marker the root would look like somebody else's.
         data_root.seal()?;
+        let driver = crate::system::open_driver(config)?;
         data_root.clear_tmp().map_err(EngineError::io("empty", &root.join("tmp")))?;
         let id = data_root.engine_id().map_err(EngineError::io("read", root))?;
         let layers = Arc::new(LayerStore::open(root, driver, Arc::clone(&db))?);

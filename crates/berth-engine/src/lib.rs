@@ -18,6 +18,7 @@ mod error;
 mod events;
 pub mod images;
 pub mod networks;
+mod pieces;
 mod system;
 pub mod volumes;
 
@@ -26,4 +27,5 @@ pub use config::{EngineConfig, Reloadable};
 pub use engine::Engine;
 pub use error::{ContainerError, EngineError, TaskError};
 pub use events::Events;
+pub use pieces::ByteStream;
 pub use system::EventStream;

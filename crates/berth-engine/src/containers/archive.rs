@@ -13,11 +13,12 @@ use berth_storage::Access;
 use berth_types::Timestamp;
 use rustix::fs::FileType;
 
-use super::export::{ByteStream, archive_error, pieces};
+use super::export::archive_error;
 use super::record::Record;
 use super::rootfs::View;
 use crate::engine::Engine;
 use crate::error::{ContainerError, EngineError};
+use crate::pieces::{ByteStream, pieces};
 
 impl Engine {
     /// What a path in a container is.

@@ -161,7 +161,7 @@ struct Pump {
 }
 
 impl Pump {
-    async fn run(mut self, past: Option<super::export::ByteStream>, source: Option<Source>) {
+    async fn run(mut self, past: Option<crate::pieces::ByteStream>, source: Option<Source>) {
         if let Some(mut past) = past {
             while let Some(Ok(bytes)) = past.recv().await {
                 if self.ours.write_all(&bytes).await.is_err() {

@@ -132,7 +132,7 @@ impl Engine {
     }
 
     /// Copies what the image has where empty volumes are mounted into them.
-    async fn fill_volumes(&self, container: &Arc<Container>) -> Result<(), EngineError> {
+    pub(super) async fn fill_volumes(&self, container: &Arc<Container>) -> Result<(), EngineError> {
         let mounts: Vec<ContainerMount> = {
             let live = container.live();
             let fillable = |mount: &&ContainerMount| mount.kind == MountKind::Volume && mount.copy;
@@ -184,6 +184,7 @@ impl Plan {
             reference => Some(engine.images().resolve(reference)?),
         };
         let mut warnings = Vec::new();
+        warnings.extend(defaults::check_health(&config, image.as_ref())?);
         if let Some(image) = &image {
             if let Some(own) = image.config.config() {
                 merge::below(&mut config, own);

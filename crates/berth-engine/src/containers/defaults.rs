@@ -1,7 +1,7 @@
 //! What a create request leaves open, filled in as Docker does.
 
 use berth_api::ApiVersion;
-use berth_api::container::{ContainerConfig, HostConfig, Ulimit};
+use berth_api::container::{ContainerConfig, HealthConfig, HostConfig, Ulimit};
 use berth_images::Image;
 use berth_types::ContainerId;
 
@@ -21,7 +21,7 @@ pub(crate) fn fill(
     if matches!(host.network_mode.as_str(), "" | "default") {
         "bridge".clone_into(&mut host.network_mode);
     }
-    if config.hostname.is_empty() {
+    if config.hostname.is_empty() && !host.network_mode.starts_with("container:") {
         config.hostname = if host.network_mode == "host" || host.uts_mode == "host" {
             rustix::system::uname().nodename().to_string_lossy().into_owned()
         } else {
@@ -108,6 +108,28 @@ pub(crate) fn check_restart(host: &mut HostConfig) -> Result<(), EngineError> {
             "unknown policy '{other}'; use one of 'no', 'always', 'on-failure', or \
              'unless-stopped'"
         )),
+    }
+}
+
+/// Health checks are not run yet: one that the creator asks for is refused, one that comes with the
+/// image is pointed out.
+pub(crate) fn check_health(
+    config: &ContainerConfig,
+    image: Option<&Image>,
+) -> Result<Option<String>, EngineError> {
+    let is_check = |check: &HealthConfig| {
+        !check.test.is_empty() && check.test.first().is_none_or(|kind| kind != "NONE")
+    };
+    match &config.healthcheck {
+        Some(own) if is_check(own) => Err(ContainerError::NotBuilt { what: "Healthcheck" }.into()),
+        Some(_) => Ok(None),
+        None => {
+            let image = image.and_then(|image| image.config.config());
+            let check = image.and_then(|config| config.healthcheck.as_ref());
+            let is_dropped = check.is_some_and(is_check);
+            Ok(is_dropped
+                .then(|| "The image's health check is not run by this version of berth".to_owned()))
+        }
     }
 }
 

@@ -10,7 +10,7 @@ use berth_api::container::{
 use berth_api::filters::Filters;
 use berth_api::options::ListOptions;
 use berth_types::duration::human;
-use berth_types::{ImageId, Timestamp};
+use berth_types::{ContainerId, ImageId, Timestamp};
 
 use super::record::Record;
 use super::registry::{Container, Live};
@@ -56,14 +56,15 @@ impl Engine {
         let filters = options.filters.clone().accept(FILTERS)?;
         let chosen = self.choose(options, &filters)?;
         let names = ImageNames::of(self, &chosen)?;
+        let sizes = if options.size { Some(Sizes::read(self)?) } else { None };
         let mut list = Vec::with_capacity(chosen.len());
         for container in &chosen {
             let mut summary = {
                 let live = container.live();
                 summarize(self, &live, &names)
             };
-            if options.size {
-                let (rw, root) = self.sizes(container);
+            if let Some(sizes) = &sizes {
+                let (rw, root) = sizes.of(self, container);
                 summary.size_rw = rw;
                 summary.size_root_fs = root;
             }
@@ -102,13 +103,16 @@ impl Engine {
     /// What the container wrote, and that with its image: from records and memory, never measured
     /// here for a container that does not run.
     pub(crate) fn sizes(&self, container: &Arc<Container>) -> (i64, i64) {
-        let (size, image) = {
-            let live = container.live();
-            (live.size, live.record.image.clone())
-        };
-        let rw = size.unwrap_or_else(|| self.measure_now(container));
+        let image = container.live().record.image.clone();
+        let rw = self.written(container);
         let image = image.map_or(0, |id| self.image_size(&id));
         (rw, if rw < 0 { image } else { image + rw })
+    }
+
+    /// What the container wrote: remembered, else asked of the layer store.
+    pub(crate) fn written(&self, container: &Arc<Container>) -> i64 {
+        let remembered = container.live().size;
+        remembered.unwrap_or_else(|| self.measure_now(container))
     }
 
     fn measure_now(&self, container: &Arc<Container>) -> i64 {
@@ -155,6 +159,44 @@ impl Engine {
                 "size still on record"
             );
         }
+    }
+}
+
+/// Every size on record, read at once: a list must not ask the database for each container.
+pub(crate) struct Sizes {
+    written: BTreeMap<ContainerId, i64>,
+    images: BTreeMap<ImageId, i64>,
+}
+
+impl Sizes {
+    pub(crate) fn read(engine: &Engine) -> Result<Self, EngineError> {
+        let number = |size: u64| i64::try_from(size).unwrap_or(i64::MAX);
+        let recorded = engine.layers().list_rw()?.into_iter();
+        let written =
+            recorded.filter_map(|layer| Some((layer.container, number(layer.size?)))).collect();
+        let chains: BTreeMap<_, _> = engine
+            .layers()
+            .list()?
+            .into_iter()
+            .map(|layer| (layer.chain, number(layer.chain_size)))
+            .collect();
+        let size = |image: &berth_images::Image| {
+            image.config.top_chain().and_then(|top| chains.get(&top).copied()).unwrap_or(0)
+        };
+        let images = engine.images().all()?.iter().map(|i| (i.id.clone(), size(i))).collect();
+        Ok(Self { written, images })
+    }
+
+    /// As [`Engine::sizes`]; only what runs is measured.
+    pub(crate) fn of(&self, engine: &Engine, container: &Arc<Container>) -> (i64, i64) {
+        let (runs, image) = {
+            let live = container.live();
+            (live.state.is_running(), live.record.image.clone())
+        };
+        let recorded = self.written.get(container.id()).copied().filter(|_| !runs);
+        let rw = recorded.unwrap_or_else(|| engine.written(container));
+        let image = image.and_then(|id| self.images.get(&id).copied()).unwrap_or(0);
+        (rw, if rw < 0 { image } else { image + rw })
     }
 }
 

@@ -7,11 +7,11 @@ use std::time::Duration;
 use berth_api::options::{AttachOptions, LogOptions};
 use berth_logs::{Entry, ReadOptions, Reader, Stream};
 
-use super::export::{ByteStream, PieceWriter, pieces};
 use super::registry::Container;
 use super::state::Status;
 use crate::engine::Engine;
 use crate::error::{ContainerError, EngineError};
+use crate::pieces::{ByteStream, PieceWriter, pieces};
 
 /// How long a follower sleeps at most before it looks whether anybody still listens.
 const NAP: Duration = Duration::from_millis(500);

@@ -39,10 +39,10 @@ mod wait;
 mod watcher;
 
 use std::collections::BTreeMap;
+use std::sync::atomic::AtomicBool;
 
 pub use attach::{AttachStream, Attachment};
 pub use exec::ExecStream;
-pub use export::ByteStream;
 pub use record::{Record, SCHEMA};
 pub use registry::{Container, Ends, Live, Registry};
 pub use state::{Change, Effect, Policy, State, Status};
@@ -54,6 +54,8 @@ use crate::engine::Engine;
 pub(crate) struct Containers {
     /// Containers by id and name.
     pub(crate) registry: Registry,
+    /// Whether removed layers' files will be deleted soon.
+    pub(crate) reap_is_due: AtomicBool,
     /// Account files by image.
     pub(crate) accounts: accounts::AccountCache,
     /// Execs by id.

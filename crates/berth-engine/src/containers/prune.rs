@@ -3,8 +3,10 @@
 use berth_api::container::ContainerPruneReport;
 use berth_api::filters::{Filters, PRUNE_KEYS};
 use berth_api::json::List;
-use berth_types::{Timestamp, kind};
+use berth_types::Timestamp;
 
+use super::list::Sizes;
+use super::remove;
 use super::state::Status;
 use crate::blocking::blocking;
 use crate::engine::Engine;
@@ -21,6 +23,9 @@ impl Engine {
         };
         let filters = filters.accept(PRUNE_KEYS)?;
         let until = filters.until(Timestamp::now())?;
+        let engine = self.clone();
+        let sizes = blocking(move || Sizes::read(&engine)).await?;
+        let mut claimed = Vec::new();
         let mut deleted = Vec::new();
         let mut reclaimed = 0;
         for container in self.registry().all() {
@@ -33,19 +38,13 @@ impl Engine {
             if !taken {
                 continue;
             }
-            let engine = self.clone();
-            let measured = std::sync::Arc::clone(&container);
-            let size = blocking(move || engine.sizes(&measured).0).await;
-            match self.remove(&container, false).await {
-                Ok(()) => {
-                    deleted.push(container.id().to_string());
-                    reclaimed += u64::try_from(size).unwrap_or(0);
-                }
-                Err(error) => tracing::warn!(
-                    container = %container.id(), error = %kind::chain(&error), "not pruned"
-                ),
-            }
+            // Started or removed by somebody else in between: it is not ours to remove.
+            let Ok(ours) = remove::claim(&container).await else { continue };
+            reclaimed += u64::try_from(sizes.of(self, &container).0).unwrap_or(0);
+            deleted.push(container.id().to_string());
+            claimed.push(ours);
         }
+        self.remove_claimed(claimed).await?;
         let text = reclaimed.to_string();
         self.events().publish("container", "prune", "", [("reclaimed", text.as_str())]);
         let containers_deleted =

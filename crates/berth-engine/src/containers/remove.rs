@@ -1,9 +1,13 @@
 //! Removing containers.
 
+use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use berth_api::options::RemoveOptions;
-use berth_types::kind;
+use berth_types::{ContainerId, kind};
+use tokio::sync::OwnedMutexGuard;
 
 use super::registry::Container;
 use super::state::{Change, Status};
@@ -15,6 +19,32 @@ use crate::error::{ContainerError, EngineError};
 /// What the directory of a container is renamed to before its record goes. The next start gives
 /// it back when the record is still there, and deletes it when not.
 pub(crate) const TRASH: &str = ".berth-removing-";
+
+/// How long the files of removed layers stay at least.
+const REAP_AFTER: Duration = Duration::from_millis(200);
+
+/// A container that is being removed, and that nothing else can happen to meanwhile.
+#[derive(Debug)]
+pub(crate) struct Claimed {
+    container: Arc<Container>,
+    _held: OwnedMutexGuard<()>,
+}
+
+/// Claims a container that does not run for its removal.
+pub(crate) async fn claim(container: &Arc<Container>) -> Result<Claimed, EngineError> {
+    let held = container.operation.clone().lock_owned().await;
+    let mut live = container.live();
+    let live = &mut *live;
+    let name = || live.record.name.clone();
+    if live.state.status == Status::Removing {
+        return Err(ContainerError::RemovalRunning { name: name() }.into());
+    }
+    if live.state.is_running() {
+        return Err(ContainerError::RemoveRunning { name: name() }.into());
+    }
+    live.state.apply(Change::RemovalBegun, live.record.policy());
+    Ok(Claimed { container: Arc::clone(container), _held: held })
+}
 
 impl Engine {
     /// Removes a container; with `force` a running one is killed first.
@@ -59,30 +89,29 @@ impl Engine {
         container: &Arc<Container>,
         volumes: bool,
     ) -> Result<(), EngineError> {
-        let _held = container.operation.clone().lock_owned().await;
-        {
-            let mut live = container.live();
-            let live = &mut *live;
-            if live.state.status == Status::Removing {
-                let name = live.record.name.clone();
-                return Err(ContainerError::RemovalRunning { name }.into());
-            }
-            if live.state.is_running() {
-                let name = live.record.name.clone();
-                return Err(ContainerError::RemoveRunning { name }.into());
-            }
-            live.state.apply(Change::RemovalBegun, live.record.policy());
+        let claimed = claim(container).await?;
+        self.remove_claimed(vec![claimed]).await?;
+        if volumes {
+            self.remove_anonymous_volumes(container).await;
         }
-        let removed = blocking({
-            let engine = self.clone();
-            let container = Arc::clone(container);
-            move || engine.remove_records(&container)
+        Ok(())
+    }
+
+    /// Removes claimed containers, all of them in one transaction.
+    pub(crate) async fn remove_claimed(&self, claimed: Vec<Claimed>) -> Result<(), EngineError> {
+        let engine = self.clone();
+        let (claimed, removed) = blocking(move || {
+            let removed = engine.remove_records(&claimed);
+            (claimed, removed)
         })
         .await;
         if let Err(error) = removed {
             let text = kind::chain(&error);
-            container.change(Change::RemovalFailed { error: text });
-            self.save_state(container).await;
+            for Claimed { container, .. } in &claimed {
+                container.change(Change::RemovalFailed { error: text.clone() });
+                self.save_state(container).await;
+            }
+            let Some(Claimed { container, .. }) = claimed.first() else { return Err(error) };
             return Err(ContainerError::RemoveRoot {
                 id: container.id().clone(),
                 driver: container.record().driver,
@@ -90,13 +119,13 @@ impl Engine {
             }
             .into());
         }
-        self.registry().remove(container);
-        container.live().waiting.clear();
-        if volumes {
-            self.remove_anonymous_volumes(container).await;
+        self.reap_later();
+        for Claimed { container, .. } in &claimed {
+            self.registry().remove(container);
+            container.live().waiting.clear();
+            self.publish_container(container, "destroy", []);
+            container.announce(|ends| ends.removed = true);
         }
-        self.publish_container(container, "destroy", []);
-        container.announce(|ends| ends.removed = true);
         Ok(())
     }
 
@@ -105,30 +134,30 @@ impl Engine {
         self.remove(container, container.record().host.auto_remove).await
     }
 
-    /// Forgets the container in one transaction; its bytes go afterwards, for what a crash leaves of
+    /// Forgets containers in one transaction; their bytes go afterwards, for what a crash leaves of
     /// them no record knows, and the next start removes them.
-    fn remove_records(&self, container: &Container) -> Result<(), EngineError> {
-        let id = container.id();
-        let dir = self.container_dir(id);
-        let trash = dir.with_file_name(format!("{TRASH}{id}"));
+    fn remove_records(&self, claimed: &[Claimed]) -> Result<(), EngineError> {
+        let ids: Vec<&ContainerId> = claimed.iter().map(|claimed| claimed.container.id()).collect();
         berth_fs::steps::reached("rm.staged");
-        let has_dir = match std::fs::rename(&dir, &trash) {
-            Ok(()) => true,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => false,
-            Err(error) => return Err(EngineError::io("rename", &dir)(error)),
-        };
-        berth_fs::steps::reached("rm.renamed");
-        berth_fs::steps::reached("rm.before-record");
-        let recorded = self.db().write(|tx| {
-            record::delete(tx, id)?;
-            self.volumes().remove_refs(tx, id.as_str())?;
-            Ok::<_, EngineError>(self.layers().remove_rw(tx, id)?)
+        let mut moved = Vec::with_capacity(ids.len());
+        let recorded = self.move_away(&ids, &mut moved).and_then(|()| {
+            berth_fs::steps::reached("rm.renamed");
+            berth_fs::steps::reached("rm.before-record");
+            self.db().write(|tx| {
+                let mut layers = Vec::with_capacity(ids.len());
+                for id in &ids {
+                    record::delete(tx, id)?;
+                    self.volumes().remove_refs(tx, id.as_str())?;
+                    layers.extend(self.layers().remove_rw(tx, id)?);
+                }
+                Ok::<_, EngineError>(layers)
+            })
         });
         let layers = match recorded {
             Ok(layers) => layers,
             Err(error) => {
-                if has_dir {
-                    std::fs::rename(&trash, &dir).map_err(EngineError::io("rename", &trash))?;
+                for (dir, trash) in &moved {
+                    std::fs::rename(trash, dir).map_err(EngineError::io("rename", trash))?;
                 }
                 return Err(error);
             }
@@ -136,20 +165,46 @@ impl Engine {
         berth_fs::steps::reached("rm.after-record");
         // Acknowledged from here on: what fails below is only debris.
         if let Err(error) = self.layers().purge(&layers) {
-            tracing::warn!(container = %id, error = %kind::chain(&error), "layer left behind");
+            tracing::warn!(error = %kind::chain(&error), "layers left behind");
         }
-        if has_dir && let Err(error) = std::fs::remove_dir_all(&trash) {
-            tracing::warn!(dir = %trash.display(), %error, "directory left behind");
+        for (_, trash) in &moved {
+            if let Err(error) = std::fs::remove_dir_all(trash) {
+                tracing::warn!(dir = %trash.display(), %error, "directory left behind");
+            }
         }
-        self.reap_later();
         Ok(())
     }
 
-    /// Deletes removed layers' files on a thread of its own.
+    /// Gives the containers' directories their trash names; `moved` says which had one.
+    fn move_away(
+        &self,
+        ids: &[&ContainerId],
+        moved: &mut Vec<(PathBuf, PathBuf)>,
+    ) -> Result<(), EngineError> {
+        for id in ids {
+            let dir = self.container_dir(id);
+            let trash = dir.with_file_name(format!("{TRASH}{id}"));
+            match std::fs::rename(&dir, &trash) {
+                Ok(()) => moved.push((dir, trash)),
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                Err(error) => return Err(EngineError::io("rename", &dir)(error)),
+            }
+        }
+        Ok(())
+    }
+
+    /// Deletes removed layers' files on a thread of its own, after a moment, so that many removals
+    /// are one deletion.
     pub(crate) fn reap_later(&self) {
-        let layers = Arc::clone(self.layers());
-        tokio::task::spawn_blocking(move || {
-            if let Err(error) = layers.reap() {
+        if self.containers().reap_is_due.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let engine = self.clone();
+        tokio::spawn(async move {
+            tokio::time::sleep(REAP_AFTER).await;
+            engine.containers().reap_is_due.store(false, Ordering::Release);
+            let layers = Arc::clone(engine.layers());
+            if let Err(error) = blocking(move || layers.reap()).await {
                 tracing::warn!(error = %kind::chain(&error), "removed layers not deleted yet");
             }
         });
@@ -184,7 +239,7 @@ impl Engine {
         }
     }
 
-    pub(crate) fn container_dir(&self, id: &berth_types::ContainerId) -> std::path::PathBuf {
+    pub(crate) fn container_dir(&self, id: &ContainerId) -> PathBuf {
         self.config().data_root.join("containers").join(id.as_str())
     }
 }

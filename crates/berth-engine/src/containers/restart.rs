@@ -25,14 +25,19 @@ impl Engine {
 
     /// Freezes every process of a container.
     pub async fn pause_container(&self, name: &str) -> Result<(), EngineError> {
-        self.freeze(name, true).await
+        self.freeze(name, true).await?;
+        self.save_state(&self.registry().find(name)?).await;
+        Ok(())
     }
 
     /// Thaws every process of a container.
     pub async fn unpause_container(&self, name: &str) -> Result<(), EngineError> {
-        self.freeze(name, false).await
+        self.freeze(name, false).await?;
+        self.save_state(&self.registry().find(name)?).await;
+        Ok(())
     }
 
+    /// Without a record: a commit that a crash cuts short must not leave its container frozen.
     pub(crate) async fn freeze(&self, name: &str, freeze: bool) -> Result<(), EngineError> {
         use super::state::Status;
         use crate::error::ContainerError;
@@ -54,7 +59,6 @@ impl Engine {
         watcher.command(&berth_shim_proto::Request::Pause { freeze }).await?;
         let change = if freeze { Change::Paused } else { Change::Unpaused };
         container.change(change);
-        self.save_state(&container).await;
         self.publish_container(&container, if freeze { "pause" } else { "unpause" }, []);
         Ok(())
     }

@@ -11,11 +11,11 @@ use std::sync::Arc;
 
 use berth_runtime::Bundle;
 use berth_runtime::shim::{Found, bundles};
-use berth_shim_proto::ExitRecord;
+use berth_shim_proto::{ExitRecord, Request};
 use berth_types::{ContainerId, Timestamp, kind};
 
 use super::registry::Container;
-use super::remove::TRASH;
+use super::remove::{self, TRASH};
 use super::state::{Change, Status};
 use super::watcher::Watcher;
 use super::{leftovers, record, start, supervise};
@@ -46,18 +46,20 @@ pub(crate) async fn run(engine: &Engine) -> Result<(), EngineError> {
             tracing::error!(%error, "a container was not taken over");
         }
     }
+    // What earlier engines removed and did not get to delete.
+    engine.reap_later();
     Ok(())
 }
 
 fn survey(engine: &Engine) -> Result<Vec<Survey>, EngineError> {
     let records = engine.db().read(record::all)?;
     let known: HashSet<ContainerId> = records.iter().map(|(record, _)| record.id.clone()).collect();
-    settle_directories(&engine.config().data_root.join("containers"), &known)?;
+    settle_directories(&engine.config().data_root, &known)?;
     let exec_root = &engine.config().exec_root;
     for bundle in bundles(exec_root)? {
         let is_known = ContainerId::parse(bundle.id()).is_ok_and(|id| known.contains(&id));
         if !is_known {
-            end_stray(&bundle);
+            end_stray(&engine.config().shim, &bundle);
         }
     }
     let mut surveys = Vec::with_capacity(records.len());
@@ -65,6 +67,7 @@ fn survey(engine: &Engine) -> Result<Vec<Survey>, EngineError> {
         let bundle = Bundle::new(exec_root, record.id.as_str());
         let found =
             if bundle.dir().try_exists().unwrap_or(false) { Some(bundle.find()?) } else { None };
+        engine.ensure_dir(&record.id)?;
         let container = engine.registry().insert(Container::new(record, state));
         surveys.push(Survey { container, found });
     }
@@ -108,15 +111,23 @@ fn recover_stores(engine: &Engine, alive: &[&Survey]) -> Result<(), EngineError>
     Ok(())
 }
 
-/// Directories of containers: finishes or undoes removals that were interrupted.
-fn settle_directories(dir: &Path, known: &HashSet<ContainerId>) -> Result<(), EngineError> {
+/// Directories of containers: finishes or undoes removals that were interrupted, and sets aside those
+/// that no record knows.
+fn settle_directories(root: &Path, known: &HashSet<ContainerId>) -> Result<(), EngineError> {
+    let dir = &root.join("containers");
     let entries = std::fs::read_dir(dir).map_err(EngineError::io("read", dir))?;
     for entry in entries {
         let entry = entry.map_err(EngineError::io("read", dir))?;
         let name = entry.file_name();
-        let Some(id) = name.to_str().and_then(|name| name.strip_prefix(TRASH)) else { continue };
-        let Ok(id) = ContainerId::parse(id) else { continue };
+        let Some(name) = name.to_str() else { continue };
         let path = entry.path();
+        let Some(id) = name.strip_prefix(TRASH) else {
+            if ContainerId::parse(name).is_ok_and(|id| !known.contains(&id)) {
+                set_aside(&path, &root.join("lost+found"), name)?;
+            }
+            continue;
+        };
+        let Ok(id) = ContainerId::parse(id) else { continue };
         if known.contains(&id) {
             std::fs::rename(&path, dir.join(id.as_str()))
                 .map_err(EngineError::io("rename", &path))?;
@@ -127,10 +138,20 @@ fn settle_directories(dir: &Path, known: &HashSet<ContainerId>) -> Result<(), En
     Ok(())
 }
 
+/// Moves a container's directory to `lost+found/`: a record is made before its directory, so this one is
+/// of another database.
+fn set_aside(path: &Path, lost_and_found: &Path, id: &str) -> Result<(), EngineError> {
+    let now = Timestamp::now().unix_nanos();
+    let to = lost_and_found.join(format!("containers-{id}-{now}"));
+    std::fs::rename(path, &to).map_err(EngineError::io("rename", path))?;
+    tracing::warn!(path = %to.display(), "the directory of an unknown container was moved here");
+    Ok(())
+}
+
 /// Ends a watcher whose container no record knows, and removes its bundle.
-fn end_stray(bundle: &Bundle) {
+fn end_stray(shim: &Path, bundle: &Bundle) {
     tracing::warn!(container = bundle.id(), "ending a container that no record knows");
-    leftovers::end_with_watcher(bundle);
+    leftovers::end_with_watcher(shim, bundle);
     if let Err(error) = std::fs::remove_dir_all(bundle.dir()) {
         tracing::warn!(bundle = %bundle.dir().display(), %error, "bundle not removed");
     }
@@ -149,19 +170,40 @@ async fn take_over(engine: &Engine, survey: Survey) {
         Some(Found::Ended(exit)) if runs_on_record(&container) => {
             supervise::ended(engine, &container, &exit).await;
         }
-        Some(Found::Ended(_)) => {
-            // It ran and ended between the word to run and its record, or its end was recorded
-            // before its bundle was removed: nothing was acknowledged that is not on record.
+        Some(Found::Ended(exit)) if supervise::time_of(&exit) == container.state().finished_at => {
+            // Its end was recorded before its bundle was removed.
             supervise::release(engine, &container).await;
         }
+        Some(Found::Ended(exit)) => {
+            // It ran and ended between the word to run and the record of its start.
+            record_start(engine, &container, 0).await;
+            supervise::ended(engine, &container, &exit).await;
+        }
         Some(Found::Lost) => {
+            let shim = engine.config().shim.clone();
             let bundle = Watcher::of(engine, container.id()).bundle().to_owned();
-            blocking(move || leftovers::end(&bundle)).await;
+            blocking(move || leftovers::end(&shim, &bundle)).await;
             lost(engine, &container).await;
         }
         None => lost(engine, &container).await,
     }
-    after_boot(engine, &container);
+    if container.state().status == Status::Created
+        && let Err(error) = engine.fill_volumes(&container).await
+    {
+        // Its creation may have been cut short before this.
+        tracing::warn!(
+            container = %container.id(), error = %kind::chain(&error), "volumes not filled"
+        );
+    }
+    let is_left_over = {
+        let live = container.live();
+        live.state.status == Status::Exited && live.record.host.auto_remove
+    };
+    if is_left_over {
+        remove::automatically(engine, &container).await;
+    } else {
+        after_boot(engine, &container);
+    }
 }
 
 fn runs_on_record(container: &Container) -> bool {
@@ -179,26 +221,34 @@ async fn adopt(engine: &Engine, container: &Arc<Container>) -> Result<(), Engine
         return Ok(());
     }
     let root = leftovers::root_path(watcher.bundle());
-    let was_recorded = {
+    if !runs_on_record(container) {
+        record_start(engine, container, state.pid).await;
+    }
+    let mut is_paused = state.paused;
+    if is_paused && container.state().status == Status::Running {
+        // Frozen by an operation that nobody finishes, or by a pause that was not acknowledged.
+        watcher.command(&Request::Pause { freeze: false }).await?;
+        is_paused = false;
+    }
+    {
         let mut live = container.live();
-        let live = &mut *live;
-        let was_recorded = live.state.is_running();
-        if !was_recorded {
-            let at = Timestamp::now();
-            let change = Change::Started { pid: state.pid, at, by_policy: false };
-            live.state.apply(change, live.record.policy());
-        }
         live.state.pid = state.pid;
-        live.state.status = if state.paused { Status::Paused } else { Status::Running };
+        live.state.status = if is_paused { Status::Paused } else { Status::Running };
         live.root = root;
         live.touched = true;
-        was_recorded
-    };
-    if !was_recorded {
-        engine.save_state(container).await;
     }
     supervise::follow(engine.clone(), Arc::clone(container), watcher, events);
     Ok(())
+}
+
+/// Records a start that was carried out and not recorded.
+async fn record_start(engine: &Engine, container: &Arc<Container>, pid: i32) {
+    container.change(Change::Started { pid, at: Timestamp::now(), by_policy: false });
+    if let Err(error) = engine.save_started(container).await {
+        tracing::error!(
+            container = %container.id(), error = %kind::chain(&error), "state not recorded"
+        );
+    }
 }
 
 /// What the record says runs, does not: the machine was restarted, or the watcher was killed.

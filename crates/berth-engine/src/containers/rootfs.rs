@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use berth_fs::root::Root;
+use berth_fs::root::{Follow, Root};
 use berth_storage::{Access, Prepared};
 use berth_sys::mount::{MountRequest, mount};
 
@@ -80,6 +80,8 @@ impl Engine {
         if record.driver != self.layers().driver().name() {
             return Err(ContainerError::OtherDriver { driver: record.driver.clone() }.into());
         }
+        // Where volumes are mounted, missing mount points are made, as at a start.
+        let access = if view == View::Whole { Access::Write } else { access };
         let prepared = self.layers().prepare_rw(&record.id, access)?;
         let binds = match view {
             View::Whole => self.bind_plan(record)?,
@@ -138,12 +140,17 @@ fn mount_all(prepared: &Prepared, binds: &[Bind]) -> Result<Root, EngineError> {
     Ok(root)
 }
 
-/// Binds a volume where it belongs, if the place exists; what was never started may lack it.
+/// Binds a volume where it belongs. What was never started may lack the mount point: it is made, if
+/// the source is a directory; a source that is gone is left out.
 fn bind_below(root: &Root, path: &Path, bind: &Bind) -> Result<(), EngineError> {
     let inside = Path::new(&bind.destination);
-    let Ok(place) = root.resolve(inside, berth_fs::root::Follow::Yes) else { return Ok(()) };
+    let Ok(source) = bind.source.metadata() else { return Ok(()) };
+    if source.is_dir() && root.stat(inside, Follow::Yes).is_err() {
+        root.mkdir_all(inside, 0o755).map_err(EngineError::io("create", inside))?;
+    }
+    let Ok(place) = root.resolve(inside, Follow::Yes) else { return Ok(()) };
     let target = path.join(place.strip_prefix("/").unwrap_or(&place));
-    if target.metadata().is_err() || bind.source.metadata().is_err() {
+    if target.metadata().is_err() {
         return Ok(());
     }
     let mut options = vec!["rbind".to_owned()];

@@ -121,7 +121,7 @@ impl Engine {
     }
 
     /// Records that the container runs, and forgets its writable layer's size.
-    async fn save_started(&self, container: &Arc<Container>) -> Result<(), EngineError> {
+    pub(super) async fn save_started(&self, container: &Arc<Container>) -> Result<(), EngineError> {
         let engine = self.clone();
         let container = Arc::clone(container);
         blocking(move || {

@@ -13,12 +13,12 @@ use berth_runtime::cgroup::Usage;
 use bytes::Bytes;
 use tokio::sync::mpsc;
 
-use super::export::ByteStream;
 use super::registry::Container;
 use super::watcher::Watcher;
 use crate::blocking::blocking;
 use crate::engine::Engine;
 use crate::error::EngineError;
+use crate::pieces::ByteStream;
 
 /// How often a stream has a new document.
 const PERIOD: Duration = Duration::from_secs(1);

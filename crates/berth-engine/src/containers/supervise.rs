@@ -4,12 +4,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use berth_shim_proto::{Event, ExitRecord};
-use berth_types::{HexId, Timestamp, kind};
+use berth_types::{ContainerId, HexId, Timestamp, kind};
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::net::UnixStream;
 
+use super::record::Record;
 use super::registry::Container;
-use super::state::{Change, Effect};
+use super::state::{Change, Effect, State};
 use super::watcher::Watcher;
 use super::{record, remove, start};
 use crate::blocking::blocking;
@@ -30,7 +31,7 @@ pub(crate) fn follow(
         let exit = listen(&engine, &container, events).await;
         let exit = match exit {
             Some(exit) => exit,
-            None => after_silence(&watcher).await,
+            None => after_silence(&engine, &watcher).await,
         };
         ended(&engine, &container, &exit).await;
     });
@@ -76,11 +77,11 @@ fn exec_ended(engine: &Engine, container: &Container, id: &str, exit: &ExitRecor
 }
 
 /// What is known when the watcher is gone: its last file, or nothing.
-async fn after_silence(watcher: &Watcher) -> ExitRecord {
-    let watcher = watcher.clone();
+async fn after_silence(engine: &Engine, watcher: &Watcher) -> ExitRecord {
+    let (shim, watcher) = (engine.config().shim.clone(), watcher.clone());
     blocking(move || {
         watcher.exit_record().unwrap_or_else(|| {
-            super::leftovers::end(watcher.bundle());
+            super::leftovers::end(&shim, watcher.bundle());
             ExitRecord {
                 exit_code: UNKNOWN_EXIT,
                 oom_killed: false,
@@ -113,26 +114,41 @@ pub(crate) async fn ended_without_policy(
 }
 
 async fn take_in(engine: &Engine, container: &Arc<Container>, exit: &ExitRecord) -> Option<Effect> {
-    // The network's lease and the mounts go first: who hears of the end may start it again.
-    release(engine, container).await;
-    let seconds = exit.at_unix_nanos.div_euclid(1_000_000_000);
-    let nanos = exit.at_unix_nanos.rem_euclid(1_000_000_000);
-    let at = Timestamp::from_unix(seconds, i32::try_from(nanos).unwrap_or(0))
-        .unwrap_or_else(Timestamp::now);
-    let (effect, ran) = {
+    // The network's lease and the mounts go first: who hears of the end may start it again. The end is
+    // recorded while the bundle still holds it, so that a crash in between does not lose the exit code.
+    let (record, mut ahead) = {
+        let live = container.live();
+        (live.record.clone(), live.state.clone())
+    };
+    ahead.apply(exited(exit, &ahead), record.policy());
+    let recorded = ahead.clone();
+    let closing = engine.clone();
+    blocking(move || {
+        give_back(&closing, &record);
+        match closing.db().write(|tx| record::set_state(tx, &record.id, &recorded)) {
+            Ok(()) => remove_bundle(&closing, &record.id),
+            Err(error) => tracing::error!(
+                container = %record.id, error = %kind::chain(&error), "state not recorded"
+            ),
+        }
+    })
+    .await;
+    let (effect, ran, is_recorded) = {
         let mut live = container.live();
         let live = &mut *live;
-        let oom_killed = exit.oom_killed || live.state.oom_killed;
-        let change = Change::Exited { exit_code: exit.exit_code, oom_killed, at };
-        let effect = live.state.apply(change, live.record.policy());
+        let effect = live.state.apply(exited(exit, &live.state), live.record.policy());
         live.waiting.clear();
         live.root = None;
         for exec in live.execs.values() {
             exec.ended(super::exec::KILLED);
         }
-        (effect, live.state.finished_at.since(live.state.started_at))
+        let ran = live.state.finished_at.since(live.state.started_at);
+        (effect, ran, live.state == ahead)
     };
-    engine.save_state(container).await;
+    if !is_recorded {
+        // Somebody asked for a stop meanwhile.
+        engine.save_state(container).await;
+    }
     let code = exit.exit_code.to_string();
     let seconds = ran.as_secs().to_string();
     engine.publish_container(
@@ -150,10 +166,23 @@ async fn take_in(engine: &Engine, container: &Arc<Container>, exit: &ExitRecord)
     effect
 }
 
+fn exited(exit: &ExitRecord, state: &State) -> Change {
+    let oom_killed = exit.oom_killed || state.oom_killed;
+    Change::Exited { exit_code: exit.exit_code, oom_killed, at: time_of(exit) }
+}
+
+/// When it ended, in the form of records.
+pub(crate) fn time_of(exit: &ExitRecord) -> Timestamp {
+    let seconds = exit.at_unix_nanos.div_euclid(1_000_000_000);
+    let nanos = exit.at_unix_nanos.rem_euclid(1_000_000_000);
+    Timestamp::from_unix(seconds, i32::try_from(nanos).unwrap_or(0)).unwrap_or_else(Timestamp::now)
+}
+
 /// Ends a container that was created and must not run, and gives back what it holds.
 pub(crate) async fn abandon(engine: &Engine, container: &Arc<Container>) {
     let bundle = berth_runtime::Bundle::new(&engine.config().exec_root, container.id().as_str());
-    blocking(move || super::leftovers::end_with_watcher(&bundle)).await;
+    let shim = engine.config().shim.clone();
+    blocking(move || super::leftovers::end_with_watcher(&shim, &bundle)).await;
     release(engine, container).await;
 }
 
@@ -162,19 +191,27 @@ pub(crate) async fn release(engine: &Engine, container: &Arc<Container>) {
     let record = container.record();
     let engine = engine.clone();
     blocking(move || {
-        if let Err(error) = engine.layers().release_rw(&record.id) {
-            tracing::warn!(container = %record.id, error = %kind::chain(&error), "layer not released");
-        }
-        engine.unplug(&record);
-        engine.detach_volumes(&record);
-        let bundle = Watcher::of(&engine, &record.id).bundle().to_owned();
-        match std::fs::remove_dir_all(&bundle) {
-            Ok(()) => {}
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-            Err(error) => tracing::warn!(bundle = %bundle.display(), %error, "bundle not removed"),
-        }
+        give_back(&engine, &record);
+        remove_bundle(&engine, &record.id);
     })
     .await;
+}
+
+fn give_back(engine: &Engine, record: &Record) {
+    if let Err(error) = engine.layers().release_rw(&record.id) {
+        tracing::warn!(container = %record.id, error = %kind::chain(&error), "layer not released");
+    }
+    engine.unplug(record);
+    engine.detach_volumes(record);
+}
+
+fn remove_bundle(engine: &Engine, id: &ContainerId) {
+    let bundle = Watcher::of(engine, id).bundle().to_owned();
+    match std::fs::remove_dir_all(&bundle) {
+        Ok(()) => {}
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+        Err(error) => tracing::warn!(bundle = %bundle.display(), %error, "bundle not removed"),
+    }
 }
 
 /// Measures the writable layer, which cannot change until the next start, and records the size.

@@ -17,6 +17,7 @@ impl Engine {
     ) -> Result<Vec<ImageDeleteItem>, EngineError> {
         let (engine, name) = (self.clone(), name.to_owned());
         blocking(move || {
+            berth_fs::steps::reached("rmi.staged");
             let users = engine.image_users();
             let removal = engine.db().write(|tx| {
                 let removal = engine.images().remove(tx, &name, options, &users)?;

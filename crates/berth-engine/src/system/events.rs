@@ -109,15 +109,15 @@ fn takes(filters: &Filters, event: &EventMessage) -> bool {
         && KINDS.iter().all(|kind| object(filters, kind, event))
 }
 
+/// Docker looks at the id and the name only, not at the kind of the event's object.
 fn object(filters: &Filters, kind: &str, event: &EventMessage) -> bool {
     if !filters.contains(kind) {
         return true;
     }
     let name = event.actor.attributes.get("name");
-    event.kind == kind
-        && filters.get(kind).any(|wanted| {
-            event.actor.id.starts_with(wanted) || name.is_some_and(|name| name.starts_with(wanted))
-        })
+    filters.get(kind).any(|wanted| {
+        event.actor.id.starts_with(wanted) || name.is_some_and(|name| name.starts_with(wanted))
+    })
 }
 
 /// An image by its id or name, with or without its tag; containers of it count too.

@@ -143,6 +143,7 @@ impl Engine {
             warnings.push("WARNING: IPv4 forwarding is disabled".to_owned());
         }
         warnings.extend(self.networks().warnings());
+        warnings.extend_from_slice(self.self_test_warnings());
         for address in &self.config().plain_tcp {
             warnings.push(insecure_api(address));
         }
