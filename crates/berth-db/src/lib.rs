@@ -21,7 +21,9 @@ use rusqlite::OpenFlags;
 
 pub use error::DbError;
 pub use migrate::Schema;
-pub use rusqlite::types::{FromSql, FromSqlError, FromSqlResult, ToSql, ToSqlOutput, Value, ValueRef};
+pub use rusqlite::types::{
+    FromSql, FromSqlError, FromSqlResult, ToSql, ToSqlOutput, Value, ValueRef,
+};
 pub use rusqlite::{self as sql, OptionalExtension, Row, named_params, params};
 
 /// A transaction that may write. Dereferences to a `rusqlite` connection.
@@ -109,8 +111,8 @@ impl Db {
 
     fn open_reader(&self) -> Result<Conn, DbError> {
         let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        let reader = Conn::open_with_flags(&self.path, flags)
-            .map_err(|e| DbError::open(&self.path, e))?;
+        let reader =
+            Conn::open_with_flags(&self.path, flags).map_err(|e| DbError::open(&self.path, e))?;
         reader.busy_timeout(BUSY).map_err(DbError::from)?;
         reader.pragma_update(None, "cache_size", CACHE_KIB).map_err(DbError::from)?;
         Ok(reader)

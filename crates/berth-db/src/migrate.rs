@@ -21,9 +21,11 @@ pub(crate) fn run(conn: &mut Connection, schemas: &[&Schema]) -> Result<(), DbEr
     )?;
     for schema in schemas {
         let found: Option<u32> = tx
-            .query_row("SELECT version FROM schema_versions WHERE name = ?1", [schema.name], |row| {
-                row.get(0)
-            })
+            .query_row(
+                "SELECT version FROM schema_versions WHERE name = ?1",
+                [schema.name],
+                |row| row.get(0),
+            )
             .optional()?;
         let known = u32::try_from(schema.migrations.len()).expect("few migrations");
         let found = found.unwrap_or(0);

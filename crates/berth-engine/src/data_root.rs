@@ -17,7 +17,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use berth_fs::atomic::Durability;
+use berth_fs::atomic::{Durability, TEMPORARY_PREFIX};
 use berth_fs::lock::LockGuard;
 use serde::{Deserialize, Serialize};
 
@@ -112,8 +112,15 @@ impl DataRoot {
         &self.path
     }
 
-    /// Empties `tmp/`, which holds only what running requests spool.
+    /// Empties `tmp/`, which holds only what running requests spool, and removes files that were
+    /// being written when an earlier engine was killed.
     pub fn clear_tmp(&self) -> io::Result<()> {
+        for entry in std::fs::read_dir(&self.path)? {
+            let entry = entry?;
+            if entry.file_name().as_encoded_bytes().starts_with(TEMPORARY_PREFIX.as_bytes()) {
+                std::fs::remove_file(entry.path())?;
+            }
+        }
         for entry in std::fs::read_dir(self.path.join("tmp"))? {
             let entry = entry?;
             if entry.file_type()?.is_dir() {
@@ -153,6 +160,7 @@ const UNSEALED: &[&str] = &[
     "berth.db",
     "berth.db-wal",
     "berth.db-shm",
+    "berth.db-journal",
     "tmp",
     "containers",
     "layers",
@@ -190,7 +198,8 @@ fn is_empty(path: &Path) -> io::Result<bool> {
     for entry in entries {
         let entry = entry?;
         let name = entry.file_name();
-        let Some(name) = name.to_str().filter(|name| UNSEALED.contains(name)) else {
+        let is_own = |name: &&str| UNSEALED.contains(name) || name.starts_with(TEMPORARY_PREFIX);
+        let Some(name) = name.to_str().filter(is_own) else {
             // A fresh file system has an empty lost+found; nothing else may be there.
             return Ok(false);
         };

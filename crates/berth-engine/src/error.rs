@@ -97,6 +97,8 @@ pub enum ContainerError {
     RenameSame,
     #[error("config cannot be empty in order to create a container")]
     NoConfig,
+    #[error(transparent)]
+    BadRequest(Box<EngineError>),
     #[error("no command specified")]
     NoCommand,
     #[error("container {id} is not running")]
@@ -220,6 +222,7 @@ impl Classify for ContainerError {
             | Self::RenameSame
             | Self::NoConfig
             | Self::NoCommand
+            | Self::BadRequest(_)
             | Self::Signal { .. }
             | Self::DetachKeys { .. }
             | Self::NoStream

@@ -132,7 +132,7 @@ impl ImageStore {
     pub fn display_name(&self, asked: &str, id: &ImageId) -> Result<String, ImageError> {
         let holds = match Wanted::parse(asked) {
             Ok(Wanted::Name(reference)) => {
-                self.db.read(|conn| lookup(conn, &reference))?.is_none_or(|found| found == *id)
+                self.db.read(|conn| lookup(conn, &reference))?.is_some_and(|found| found == *id)
             }
             Ok(Wanted::Id(_)) | Err(_) => true,
         };

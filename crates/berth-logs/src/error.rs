@@ -9,7 +9,7 @@ use berth_types::{Classify, ErrorKind};
 #[expect(missing_docs, reason = "the messages name the fields")]
 #[derive(Debug, thiserror::Error)]
 pub enum LogError {
-    #[error("logger: no log driver named '{name}' is registered")]
+    #[error("error looking up logging plugin {name}: plugin \"{name}\" not found")]
     UnknownDriver { name: String },
     #[error("logging driver {name} is not supported by this version of berth")]
     UnsupportedDriver { name: String },

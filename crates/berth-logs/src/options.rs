@@ -282,7 +282,7 @@ mod tests {
     fn drivers_and_options_are_refused_in_dockers_words() {
         #[rustfmt::skip]
         let table: &[Case] = &[
-            ("x",         &[],                             "logger: no log driver named 'x' is registered"),
+            ("x",         &[],                             "error looking up logging plugin x: plugin \"x\" not found"),
             ("syslog",    &[],                             "logging driver syslog is not supported by this version of berth"),
             ("json-file", &[("max-sizes", "1")],           "unknown log opt 'max-sizes' for json-file log driver"),
             ("json-file", &[("max-size", "0")],            "max-size must be a positive number"),

@@ -10,13 +10,16 @@ use crate::error::RuntimeError;
 pub enum Support {
     /// It is carried out: by this crate, the engine, the networks or the volumes.
     Works,
+    /// The networks refuse it by the feature's name, but where it has no effect anyway (published
+    /// ports on the host's network).
+    ByNetworks,
     /// It means something on another system only, and Docker ignores it here too.
     Ignored,
     /// It is refused by name, unless it is empty or has one of these values, which change nothing.
     Refused(&'static [&'static str]),
 }
 
-use Support::{Ignored, Refused, Works};
+use Support::{ByNetworks, Ignored, Refused, Works};
 
 /// All keys, in the order of Docker's reference.
 #[rustfmt::skip]
@@ -25,7 +28,7 @@ pub const FIELDS: &[(&str, Support)] = &[
     ("ContainerIDFile",      Ignored),
     ("LogConfig",            Works),
     ("NetworkMode",          Works),
-    ("PortBindings",         Works),
+    ("PortBindings",         ByNetworks),
     ("RestartPolicy",        Works),
     ("AutoRemove",           Works),
     ("VolumeDriver",         Works),
@@ -42,11 +45,11 @@ pub const FIELDS: &[(&str, Support)] = &[
     ("GroupAdd",             Works),
     ("IpcMode",              Works),
     ("Cgroup",               Refused(&[])),
-    ("Links",                Works),
+    ("Links",                ByNetworks),
     ("OomScoreAdj",          Works),
     ("PidMode",              Works),
     ("Privileged",           Works),
-    ("PublishAllPorts",      Works),
+    ("PublishAllPorts",      ByNetworks),
     ("ReadonlyRootfs",       Works),
     ("SecurityOpt",          Works),
     ("StorageOpt",           Works),

@@ -69,10 +69,15 @@ const DENIED: &str = "/dev/berth-denied";
 /// Fuse's node: opening it has no effect and needs no capability, and no rule allows it.
 const DENIED_NUMBER: (u32, u32) = (10, 229);
 
+/// Where the probe's bundle and root are, below the exec root.
+pub fn scratch(exec_root: &Path) -> PathBuf {
+    exec_root.join("selftest")
+}
+
 /// Runs the probe. Takes tens of milliseconds; leaves nothing behind.
 pub fn self_test(shim: &Path, exec_root: &Path, host: &Host) -> Result<SelfTest, RuntimeError> {
     let id = HexId::random();
-    let scratch = exec_root.join("selftest");
+    let scratch = scratch(exec_root);
     let bundle = Bundle::new(&scratch, id.as_str());
     let root = scratch.join("root").join(id.as_str());
     let result = make_root(&root).and_then(|()| run(shim, &bundle, &root, host));

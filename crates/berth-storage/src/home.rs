@@ -283,6 +283,11 @@ pub(crate) fn clear_mount_point(path: &Path) -> Result<(), StorageError> {
         }
     }
     match fs::remove_dir(path) {
+        Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => {
+            // Somebody wrote here when nothing was mounted. It does no harm below the next mount.
+            tracing::warn!(path = %path.display(), "a mount point is not empty and stays");
+            Ok(())
+        }
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(io_at("remove", path)(error)),
         _ => Ok(()),
     }

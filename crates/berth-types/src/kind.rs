@@ -40,8 +40,36 @@ pub fn chain(error: &dyn std::error::Error) -> String {
     let mut cause = error.source();
     while let Some(next) = cause {
         text.push_str(": ");
-        text.push_str(&next.to_string());
+        text.push_str(&clause(next));
         cause = next.source();
     }
     text
+}
+
+/// One cause. What the system said is put as Go puts it, because clients look for its words: lower
+/// case and without the number (`no such file or directory`).
+fn clause(error: &(dyn std::error::Error + 'static)) -> String {
+    let text = error.to_string();
+    let is_system =
+        error.downcast_ref::<std::io::Error>().is_some_and(|error| error.raw_os_error().is_some());
+    let Some((words, _number)) = text.split_once(" (os error ").filter(|_| is_system) else {
+        return text;
+    };
+    let mut letters = words.chars();
+    letters.next().map_or_else(String::new, |first| first.to_lowercase().chain(letters).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    #[derive(Debug, thiserror::Error)]
+    #[error("cannot open /x")]
+    struct Outer(#[source] std::io::Error);
+
+    #[test]
+    fn what_the_system_says_is_put_as_go_puts_it() {
+        let error = Outer(std::io::Error::from_raw_os_error(2));
+        assert_eq!(super::chain(&error), "cannot open /x: no such file or directory");
+        let error = Outer(std::io::Error::other("Our own words (os error 2)"));
+        assert_eq!(super::chain(&error), "cannot open /x: Our own words (os error 2)");
+    }
 }

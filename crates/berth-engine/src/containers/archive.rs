@@ -162,7 +162,23 @@ impl Wanted {
         root: &Root,
         record: &Record,
         options: ArchivePutOptions,
-        tar: Box<dyn Read + Send>,
+        mut tar: Box<dyn Read + Send>,
+    ) -> Result<(), EngineError> {
+        let unpacked = self.unpack_from(root, record, options, &mut tar);
+        if unpacked.is_err() {
+            // A client that is still sending hears of the failure only when it is done.
+            let rest = std::io::copy(&mut tar, &mut std::io::sink());
+            tracing::debug!(?rest, "the rest of a refused archive");
+        }
+        unpacked
+    }
+
+    fn unpack_from(
+        &self,
+        root: &Root,
+        record: &Record,
+        options: ArchivePutOptions,
+        tar: &mut (dyn Read + Send),
     ) -> Result<(), EngineError> {
         let path = Path::new(&self.path);
         let stat = root.stat(path, Follow::Yes).map_err(|_gone| self.missing())?;

@@ -194,11 +194,14 @@ impl Plan {
         let Some((path, args)) = merge::command(&config) else {
             return Err(ContainerError::NoCommand.into());
         };
-        defaults::fill(engine, &id, &mut config, &mut host_config, version)?;
-        let host = engine.host();
-        warnings.extend(berth_runtime::validate(&config, &mut host_config, host)?);
+        defaults::fill(engine, &mut config, &mut host_config, version)?;
         let mac = config.mac_address.clone();
-        let network = berth_networks::check(&host_config, Some(&networking_config), &mac)?;
+        // The networks say what they lack in friendlier words than the table of fields.
+        let network = berth_networks::check(&host_config, Some(&networking_config), &mac)
+            .map_err(bad_request)?;
+        let validated = berth_runtime::validate(&config, &mut host_config, engine.host())?;
+        warnings.extend(validated);
+        defaults::fill_hostname(&id, &mut config, &host_config);
         berth_networks::check_extra_hosts(&host_config.extra_hosts)?;
         let log = LogDriver::parse(&host_config.log_config.driver, &host_config.log_config.config)?;
         let mounts = resolve_mounts(engine, &config, &host_config)?;
@@ -237,6 +240,16 @@ impl Plan {
     }
 }
 
+/// A "not found" about anything but the image: with 404 clients would take the image for missing and
+/// pull it.
+fn bad_request(error: impl Into<EngineError>) -> EngineError {
+    let error = error.into();
+    if berth_types::Classify::kind(&error) == berth_types::ErrorKind::NotFound {
+        return ContainerError::BadRequest(Box::new(error)).into();
+    }
+    error
+}
+
 fn top_chain(image: &Image) -> Option<berth_types::ChainId> {
     image.config.top_chain()
 }
@@ -253,7 +266,8 @@ fn resolve_mounts(
     let mut from = Vec::new();
     for spec in &*host.volumes_from {
         let parsed = VolumesFrom::parse(spec)?;
-        let mounts = engine.registry().find(&parsed.container)?.record().mounts;
+        let other = engine.registry().find(&parsed.container).map_err(bad_request)?;
+        let mounts = other.record().mounts;
         from.push((parsed, mounts));
     }
     let volumes: Vec<String> = config.volumes.keys().cloned().collect();

@@ -11,7 +11,6 @@ use crate::error::{ContainerError, EngineError};
 /// Fills in the defaults and refuses what cannot be.
 pub(crate) fn fill(
     engine: &Engine,
-    id: &ContainerId,
     config: &mut ContainerConfig,
     host: &mut HostConfig,
     version: ApiVersion,
@@ -20,13 +19,6 @@ pub(crate) fn fill(
     let now = engine.reloadable();
     if matches!(host.network_mode.as_str(), "" | "default") {
         "bridge".clone_into(&mut host.network_mode);
-    }
-    if config.hostname.is_empty() && !host.network_mode.starts_with("container:") {
-        config.hostname = if host.network_mode == "host" || host.uts_mode == "host" {
-            rustix::system::uname().nodename().to_string_lossy().into_owned()
-        } else {
-            id.short().to_owned()
-        };
     }
     if !version.has_auto_remove() {
         host.auto_remove = false;
@@ -52,8 +44,30 @@ pub(crate) fn fill(
     }
     fill_log(engine, host);
     fill_limits(engine, host);
+    if host.pids_limit.is_some_and(|limit| limit <= 0) {
+        host.pids_limit = None;
+    }
+    if config.volumes.is_empty() {
+        config.volumes = berth_api::Dict::null();
+    }
     berth_runtime::validate::fill_defaults(host, engine.host());
+    if !config.stop_signal.is_empty() {
+        super::signal::parse(&config.stop_signal)?;
+    }
     check_restart(host)
+}
+
+/// The host name of a container whose creator gives none. Only after the settings were checked: one
+/// that is given conflicts with some of them.
+pub(crate) fn fill_hostname(id: &ContainerId, config: &mut ContainerConfig, host: &HostConfig) {
+    if !config.hostname.is_empty() || host.network_mode.starts_with("container:") {
+        return;
+    }
+    config.hostname = if host.network_mode == "host" || host.uts_mode == "host" {
+        rustix::system::uname().nodename().to_string_lossy().into_owned()
+    } else {
+        id.short().to_owned()
+    };
 }
 
 fn fill_log(engine: &Engine, host: &mut HostConfig) {

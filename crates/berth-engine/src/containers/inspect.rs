@@ -70,7 +70,11 @@ impl Engine {
             resolv_conf_path: made("resolv.conf"),
             hostname_path: made("hostname"),
             hosts_path: made("hosts"),
-            log_path: record.log_path.to_string_lossy().into_owned(),
+            log_path: if was_started {
+                record.log_path.to_string_lossy().into_owned()
+            } else {
+                String::new()
+            },
             name: format!("/{}", record.name),
             restart_count: i64::from(state.restart_count),
             driver: record.driver.clone(),

@@ -62,11 +62,20 @@ fn survey(engine: &Engine) -> Result<Vec<Survey>, EngineError> {
             end_stray(&engine.config().shim, &bundle);
         }
     }
+    // Containers of a self-test that the last engine did not live to finish.
+    for bundle in bundles(&berth_runtime::selftest::scratch(exec_root))? {
+        end_stray(&engine.config().shim, &bundle);
+    }
     let mut surveys = Vec::with_capacity(records.len());
     for (record, state) in records {
         let bundle = Bundle::new(exec_root, record.id.as_str());
         let found =
             if bundle.dir().try_exists().unwrap_or(false) { Some(bundle.find()?) } else { None };
+        if found == Some(Found::Lost) {
+            // Before the stores unmount anything: a watcher that still creates its container must not do so
+            // in a directory where nothing is mounted any more.
+            leftovers::end(&engine.config().shim, bundle.dir());
+        }
         engine.ensure_dir(&record.id)?;
         let container = engine.registry().insert(Container::new(record, state));
         surveys.push(Survey { container, found });
@@ -179,13 +188,7 @@ async fn take_over(engine: &Engine, survey: Survey) {
             record_start(engine, &container, 0).await;
             supervise::ended(engine, &container, &exit).await;
         }
-        Some(Found::Lost) => {
-            let shim = engine.config().shim.clone();
-            let bundle = Watcher::of(engine, container.id()).bundle().to_owned();
-            blocking(move || leftovers::end(&shim, &bundle)).await;
-            lost(engine, &container).await;
-        }
-        None => lost(engine, &container).await,
+        Some(Found::Lost) | None => lost(engine, &container).await,
     }
     if container.state().status == Status::Created
         && let Err(error) = engine.fill_volumes(&container).await

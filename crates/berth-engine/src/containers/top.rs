@@ -54,7 +54,8 @@ fn processes(args: &str, pids: &[i32]) -> Result<TopResponse, EngineError> {
         .output()
         .map_err(EngineError::io("run", std::path::Path::new("ps (package procps)")))?;
     if !output.status.success() {
-        let text = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+        let text =
+            String::from_utf8_lossy(&output.stderr).lines().next().unwrap_or_default().to_owned();
         return Err(ContainerError::Ps { text }.into());
     }
     parse(&String::from_utf8_lossy(&output.stdout), pids).map_err(Into::into)

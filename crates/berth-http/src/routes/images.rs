@@ -14,16 +14,15 @@ use berth_engine::images::{ImportRequest, ListOptions, LoadOptions, RemoveOption
 use berth_engine::{Engine, EngineError};
 use berth_types::Timestamp;
 use bytes::Bytes;
-use futures_util::TryStreamExt as _;
 use hyper::StatusCode;
 use serde::Serialize;
 use tokio::sync::mpsc;
-use tokio_util::io::{StreamReader, SyncIoBridge};
 
 use crate::answer::{JSON, Json, TAR, stream_response};
 use crate::error::ApiError;
 use crate::extract::{Name, Params, Version};
 use crate::route::Route;
+use crate::upload::reader;
 
 const NO_PULL: &str = "pulling images is not supported by this version of berth; use \"docker load\" or \"docker import\"";
 const NO_URL: &str = "importing from a URL is not supported by this version of berth; download it and use \"docker import FILE\"";
@@ -202,12 +201,6 @@ async fn prune_build_cache(State(engine): State<Engine>) -> Json<BuildPruneRepor
 struct BuildPruneReport {
     caches_deleted: List<String>,
     space_reclaimed: u64,
-}
-
-/// A body as a blocking reader.
-fn reader(body: Body) -> Box<dyn std::io::Read + Send> {
-    let bytes = body.into_data_stream().map_err(std::io::Error::other);
-    Box::new(SyncIoBridge::new(StreamReader::new(bytes)))
 }
 
 /// Messages, each on a line of its own. The headers wait for the first, as in Docker, so that a

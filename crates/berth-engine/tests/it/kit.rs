@@ -1,0 +1,151 @@
+//! Engines on directories that go away with the test, and pictures of whole trees.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+
+use berth_engine::images::{Archive, ImportRequest};
+use berth_engine::{Engine, EngineConfig, EngineError};
+use berth_images::list::ListOptions;
+use berth_types::kind::chain;
+
+/// The directories of an engine.
+pub(crate) struct Dirs {
+    dir: tempfile::TempDir,
+}
+
+/// An engine and the threads it works on. Dropped: both are gone, as after a stop.
+pub(crate) struct Open {
+    engine: Option<Engine>,
+    runtime: Option<tokio::runtime::Runtime>,
+}
+
+impl Dirs {
+    /// New ones, or `None` and a named skip where engines cannot be.
+    pub(crate) fn new(test: &str) -> Option<Self> {
+        if !testkit::is_root() {
+            testkit::skip(test, "root");
+            return None;
+        }
+        Some(Self { dir: tempfile::tempdir_in("/var/tmp").unwrap() })
+    }
+
+    pub(crate) fn data_root(&self) -> PathBuf {
+        self.dir.path().join("data")
+    }
+
+    fn config(&self) -> EngineConfig {
+        let exec_root = self.dir.path().join("exec");
+        let mut config = EngineConfig::new(self.data_root(), exec_root, "/bin/true".into());
+        config.bridge = "none".to_owned();
+        config
+    }
+
+    /// Opens an engine on them.
+    pub(crate) fn open(&self) -> Result<Open, EngineError> {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .build()
+            .unwrap();
+        let engine = runtime.block_on(Engine::open(self.config()))?;
+        Ok(Open { engine: Some(engine), runtime: Some(runtime) })
+    }
+
+    /// Why an engine refuses to be opened on them.
+    pub(crate) fn refusal(&self) -> String {
+        match self.open() {
+            Ok(_) => panic!("{} was not refused", self.data_root().display()),
+            Err(error) => chain(&error),
+        }
+    }
+}
+
+impl Open {
+    /// Makes an image with one file and gives the ids of all images.
+    pub(crate) fn import(&self, content: &[u8]) -> Vec<String> {
+        let mut tar = tar::Builder::new(Vec::new());
+        let mut header = tar::Header::new_ustar();
+        header.set_mode(0o644);
+        header.set_size(content.len() as u64);
+        tar.append_data(&mut header, "file", content).unwrap();
+        let archive: Archive = Box::new(std::io::Cursor::new(tar.into_inner().unwrap()));
+        let request = ImportRequest { repo: "test".to_owned(), ..ImportRequest::default() };
+        self.block_on(self.engine().import_image(archive, request)).unwrap();
+        self.images()
+    }
+
+    /// The ids of all images.
+    pub(crate) fn images(&self) -> Vec<String> {
+        let images = self.block_on(self.engine().list_images(ListOptions::default())).unwrap();
+        images.into_iter().map(|image| image.id).collect()
+    }
+
+    fn engine(&self) -> &Engine {
+        self.engine.as_ref().expect("there until dropped")
+    }
+
+    fn block_on<T>(&self, future: impl Future<Output = T>) -> T {
+        self.runtime.as_ref().expect("there until dropped").block_on(future)
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        drop(self.engine.take());
+        // Waits for what works in the background: it holds parts of the engine.
+        drop(self.runtime.take());
+    }
+}
+
+/// Everything about one entry of a tree but the time of its last reading.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Entry {
+    mode: u32,
+    owner: (u32, u32),
+    inode: u64,
+    modified: (i64, i64),
+    content: Vec<u8>,
+}
+
+impl Entry {
+    /// A file's bytes, a link's target.
+    pub(crate) fn content(&self) -> &[u8] {
+        &self.content
+    }
+}
+
+/// Every entry below `root`, and `root` itself.
+pub(crate) fn picture(root: &Path) -> BTreeMap<PathBuf, Entry> {
+    let mut all = BTreeMap::new();
+    let mut left = vec![root.to_owned()];
+    while let Some(path) = left.pop() {
+        let meta = fs::symlink_metadata(&path).unwrap();
+        let content = if meta.is_dir() {
+            left.extend(fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().path()));
+            Vec::new()
+        } else if meta.is_symlink() {
+            fs::read_link(&path).unwrap().into_os_string().into_encoded_bytes()
+        } else if meta.is_file() {
+            fs::read(&path).unwrap()
+        } else {
+            meta.rdev().to_le_bytes().to_vec()
+        };
+        let entry = Entry {
+            mode: meta.permissions().mode(),
+            owner: (meta.uid(), meta.gid()),
+            inode: meta.ino(),
+            modified: (meta.mtime(), meta.mtime_nsec()),
+            content,
+        };
+        all.insert(path, entry);
+    }
+    all
+}
+
+/// Writes a file and the directories above it.
+pub(crate) fn put(path: &Path, content: &[u8]) {
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    std::io::Write::write_all(&mut fs::File::create(path).unwrap(), content).unwrap();
+}

@@ -1,0 +1,8 @@
+//! The engine without HTTP: its data root, and what it finds there.
+
+#![forbid(unsafe_code)]
+
+#[cfg(test)]
+mod data_root;
+#[cfg(test)]
+mod kit;
