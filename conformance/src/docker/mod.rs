@@ -1,0 +1,156 @@
+//! The official docker CLI against an engine, and the comparison with dockerd.
+//!
+//! The cases stand in `cases/*.txt` ([`case`] says in which form). Each is a list of shell lines that
+//! call the docker CLI; what they print and their exit codes make a transcript, from which
+//! [`normalise`] takes what differs from run to run. dockerd's transcripts were recorded once, with
+//! its version, under `goldens/`; the rows of `differences.txt` name the cases where berth answers
+//! otherwise, and why; what it answers there stands under `goldens/berth/`.
+
+mod archive;
+mod case;
+mod compare;
+mod engine;
+mod normalise;
+mod options;
+mod runner;
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result, bail};
+
+use crate::ui;
+use compare::{Goldens, Verdict};
+use engine::Engine;
+use options::{Mode, Options};
+use runner::Runner;
+
+/// Runs `conformance docker`.
+pub(crate) fn run(args: &[String]) -> Result<()> {
+    let Some(options) = Options::parse(args)? else {
+        ui::line(options::USAGE);
+        return Ok(());
+    };
+    let cases = case::read_all(&home().join("cases"))?;
+    if options.list {
+        for case in &cases {
+            ui::line(&case.name);
+        }
+        return Ok(());
+    }
+    if let Some(need) = missing_need() {
+        ui::line(&format!("skipped docker: {need}"));
+        return Ok(());
+    }
+    let cli = engine::cli_version()?;
+    ui::detail(&format!("docker CLI {cli}"));
+    let wanted: Vec<_> = cases.iter().filter(|case| options.wants(&case.name)).collect();
+    let goldens = Goldens::open(&home(), &cli)?;
+    match &options.mode {
+        Mode::Record => record(&options, &wanted, &goldens),
+        Mode::Compare => compare_all(&options, &wanted, &goldens),
+    }
+}
+
+/// Where the cases and goldens are: the directory of this package.
+fn home() -> PathBuf {
+    match std::env::var_os("BERTH_CONFORMANCE") {
+        Some(dir) => dir.into(),
+        None => Path::new(env!("CARGO_MANIFEST_DIR")).to_owned(),
+    }
+}
+
+/// What this machine lacks for the cases to run at all.
+fn missing_need() -> Option<&'static str> {
+    if !rustix::process::geteuid().is_root() {
+        return Some("needs root");
+    }
+    let on_path = |program: &str| {
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        std::env::split_paths(&path).any(|dir| dir.join(program).metadata().is_ok())
+    };
+    [
+        ("docker", "needs the docker CLI (Debian: docker.io or docker-cli)"),
+        ("script", "needs script (Debian: bsdutils)"),
+        ("unshare", "needs unshare (Debian: util-linux)"),
+        ("ip", "needs ip (Debian: iproute2)"),
+    ]
+    .into_iter()
+    .find_map(|(program, need)| (!on_path(program)).then_some(need))
+    .or_else(|| {
+        let static_busybox = Path::new(archive::BUSYBOX).metadata().is_ok();
+        (!static_busybox).then_some("needs /bin/busybox (Debian: busybox-static)")
+    })
+}
+
+fn record(options: &Options, cases: &[&case::Case], goldens: &Goldens) -> Result<()> {
+    let engine = match &options.socket {
+        Some(socket) => Engine::foreign(socket)?,
+        None => Engine::dockerd()?,
+    };
+    let version = engine.version()?;
+    if version.name == engine::BERTH {
+        bail!("goldens are recorded from dockerd, and this is {}", version.name);
+    }
+    ui::detail(&format!("recording {} {}", version.name, version.number));
+    let runner = Runner::new(&engine, options.jobs)?;
+    runner.run(cases, &mut |case, transcript| {
+        goldens.record(&version.number, case, &transcript)?;
+        ui::line(&format!("recorded {}", case.name));
+        Ok(())
+    })
+}
+
+fn compare_all(options: &Options, cases: &[&case::Case], goldens: &Goldens) -> Result<()> {
+    let mut failed = 0;
+    let live = options.socket.as_deref().map(Engine::foreign).transpose()?;
+    let mut answers = goldens.load()?;
+    if let Some(live) = &live {
+        let version = live.version()?;
+        ui::detail(&format!("comparing with {} {}, live", version.name, version.number));
+        answers.replace(|answers| {
+            Runner::new(live, options.jobs)?.run(cases, &mut |case, transcript| {
+                answers.insert(case.name.clone(), transcript);
+                Ok(())
+            })
+        })?;
+    } else {
+        ui::detail(&format!("comparing with goldens of dockerd {}", answers.version()));
+    }
+    for (driver, prefix) in [(None, ""), (Some("vfs"), "vfs/")] {
+        let core: Vec<_> =
+            cases.iter().copied().filter(|case| driver.is_none() || case.core).collect();
+        if core.is_empty() || !options.wants_driver(driver) {
+            continue;
+        }
+        let engine = Engine::berth(driver)?;
+        let runner = Runner::new(&engine, options.jobs)?;
+        runner.run(&core, &mut |case, transcript| {
+            let name = format!("{prefix}{}", case.name);
+            if options.accept && driver.is_none() {
+                answers.accept(&case.name, &transcript)?;
+            }
+            match answers.judge(&case.name, &transcript) {
+                Verdict::Same => ui::line(&format!("ok {name}")),
+                Verdict::Failed { why, diff } => {
+                    failed += 1;
+                    ui::line(&format!("FAILED {name}: {why}"));
+                    ui::detail(&diff);
+                }
+            }
+            Ok(())
+        })?;
+        engine.finish().with_context(|| format!("{prefix}berth"))?;
+    }
+    if options.is_whole() {
+        for stale in answers.rows_without_case(cases) {
+            failed += 1;
+            ui::line(&format!(
+                "FAILED {stale}: differences.txt names it, and there is no such case"
+            ));
+        }
+    }
+    if failed > 0 {
+        bail!("{failed} failed");
+    }
+    Ok(())
+}

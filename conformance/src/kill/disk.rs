@@ -1,0 +1,253 @@
+//! What the engine's directories, the kernel and the process table hold that the engine does not know.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result};
+use serde_json::Value;
+
+use super::client::Client;
+use super::fixture;
+use crate::daemon::{self, BerthDaemon};
+
+/// Everything that should not be there, and everything that should be and is not, each in words.
+pub(super) fn strangers(daemon: &BerthDaemon, api: &Client) -> Result<Vec<String>> {
+    let known = Known::ask(api)?;
+    let mut found = Found::default();
+    let root = daemon.data_root();
+    found.compare("layer", &root.join("overlay2"), &known.layers, &["l"])?;
+    found.links(&root.join("overlay2/l"), known.layers.len())?;
+    found.compare("layer's files", &root.join("layers"), &known.chains, &[])?;
+    found.compare("container's directory", &root.join("containers"), &known.containers, &[])?;
+    found.compare("volume", &root.join("volumes"), &known.volumes, &[])?;
+    found.compare("file", &root.join("tmp"), &BTreeSet::new(), &[])?;
+    found.compare("lost", &root.join("lost+found"), &BTreeSet::new(), &[])?;
+    let run = daemon.exec_root();
+    found.compare("bundle", &run.join("containers"), &known.running, &[])?;
+    found.compare("endpoint", &run.join("endpoints"), &known.running, &[])?;
+    found.mounts(root, run, &known)?;
+    found.watchers(run, &known);
+    found.interfaces(daemon, &known)?;
+    found.groups(&known)?;
+    Ok(found.0)
+}
+
+/// What the engine says it has.
+#[derive(Debug, Default)]
+struct Known {
+    containers: BTreeSet<String>,
+    running: BTreeSet<String>,
+    /// The first processes of those that run.
+    pids: Vec<u64>,
+    /// How many of those that run have an address.
+    addresses: usize,
+    layers: BTreeSet<String>,
+    chains: BTreeSet<String>,
+    volumes: BTreeSet<String>,
+}
+
+impl Known {
+    fn ask(api: &Client) -> Result<Self> {
+        let mut known = Self::default();
+        for container in list(&api.get("/containers/json?all=1")?) {
+            let id = text(&container["Id"]);
+            let Some(shown) = api.find(&format!("/containers/{id}/json"))? else { continue };
+            known.add_layers(&shown["GraphDriver"]["Data"]);
+            if shown["State"]["Running"] == true {
+                known.pids.extend(shown["State"]["Pid"].as_u64());
+                let address = shown["NetworkSettings"]["IPAddress"].as_str();
+                known.addresses += usize::from(address.is_some_and(|address| !address.is_empty()));
+                known.running.insert(id.clone());
+            }
+            remember(&id);
+            known.containers.insert(id);
+        }
+        for image in list(&api.get("/images/json?all=1")?) {
+            let id = text(&image["Id"]);
+            let Some(shown) = api.find(&format!("/images/{id}/json"))? else { continue };
+            known.add_layers(&shown["GraphDriver"]["Data"]);
+            let diffs: Vec<String> = list(&shown["RootFS"]["Layers"]).map(text).collect();
+            known.chains.extend(fixture::chains(&diffs));
+        }
+        let volumes = api.get("/volumes")?;
+        known.volumes = list(&volumes["Volumes"]).map(|volume| text(&volume["Name"])).collect();
+        Ok(known)
+    }
+
+    /// Takes the layers' names out of the paths that inspect shows.
+    fn add_layers(&mut self, data: &Value) {
+        let paths = data.as_object().into_iter().flatten().filter_map(|(_, value)| value.as_str());
+        for path in paths.flat_map(|paths| paths.split(':')) {
+            let mut parts = Path::new(path).components().map(std::path::Component::as_os_str);
+            if parts.any(|part| part == "overlay2")
+                && let Some(layer) = parts.next()
+            {
+                self.layers.insert(layer.to_string_lossy().into_owned());
+            }
+        }
+    }
+}
+
+#[derive(Debug, Default)]
+struct Found(Vec<String>);
+
+impl Found {
+    /// The names in `dir` are those expected and `besides`.
+    fn compare(
+        &mut self,
+        what: &str,
+        dir: &Path,
+        expected: &BTreeSet<String>,
+        besides: &[&str],
+    ) -> Result<()> {
+        let names = names(dir)?;
+        for name in &names {
+            if !expected.contains(name) && !besides.contains(&name.as_str()) {
+                self.0.push(format!("{what} {}", dir.join(name).display()));
+            }
+        }
+        for name in expected.difference(&names) {
+            self.0.push(format!("no {what} {}", dir.join(name).display()));
+        }
+        Ok(())
+    }
+
+    /// Each layer has one short name, and none points to nowhere.
+    fn links(&mut self, dir: &Path, layers: usize) -> Result<()> {
+        let names = names(dir)?;
+        for name in &names {
+            if !dir.join(name).try_exists()? {
+                self.0.push(format!("link {} to nowhere", dir.join(name).display()));
+            }
+        }
+        if names.len() != layers {
+            self.0.push(format!("{} links for {layers} layers", names.len()));
+        }
+        Ok(())
+    }
+
+    /// Nothing is mounted but the roots of what runs, and namespaces.
+    fn mounts(&mut self, root: &Path, run: &Path, known: &Known) -> Result<()> {
+        let mut roots = 0;
+        for point in daemon::mounts_below(root)? {
+            if point.file_name().is_some_and(|name| name == "merged") {
+                roots += 1;
+            } else {
+                self.0.push(format!("mount {}", point.display()));
+            }
+        }
+        if roots > known.running.len() {
+            self.0.push(format!("{roots} roots mounted for {} containers", known.running.len()));
+        }
+        let spaces = daemon::mounts_below(run)?.len();
+        if spaces > known.running.len() {
+            self.0.push(format!("{spaces} namespaces for {} containers", known.running.len()));
+        }
+        Ok(())
+    }
+
+    /// Each running container has one watcher.
+    fn watchers(&mut self, run: &Path, known: &Known) {
+        let watchers = daemon::watchers(run);
+        if watchers.len() != known.running.len() {
+            let text = format!("watchers {watchers:?} of {} containers", known.running.len());
+            self.0.push(text);
+        }
+    }
+
+    /// Each container on the bridge has one interface where the daemon is.
+    fn interfaces(&mut self, daemon: &BerthDaemon, known: &Known) -> Result<()> {
+        let Some(pid) = daemon.pid() else { return Ok(()) };
+        let path = format!("/proc/{}/net/dev", pid.as_raw_nonzero());
+        let text = std::fs::read_to_string(&path).context(path)?;
+        let names =
+            text.lines().filter_map(|line| line.split_once(':')).map(|(name, _)| name.trim());
+        let pairs = names.filter(|name| name.starts_with("berth") && *name != "berth0").count();
+        if pairs != known.addresses {
+            self.0.push(format!("{pairs} interfaces for {} containers", known.addresses));
+        }
+        Ok(())
+    }
+
+    /// What is beside a running container's control groups belongs to other running containers.
+    fn groups(&mut self, known: &Known) -> Result<()> {
+        let Some(pid) = known.pids.first() else { return Ok(()) };
+        let text = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
+        for line in text.lines() {
+            let mut fields = line.splitn(3, ':').skip(1);
+            let (Some(names), Some(path)) = (fields.next(), fields.next()) else { continue };
+            let Some(parent) = Path::new(path).parent().filter(|parent| *parent != Path::new("/"))
+            else {
+                continue;
+            };
+            let parent = parent.strip_prefix("/").unwrap_or(parent);
+            for mount in group_mounts(names) {
+                let dir = mount.join(parent);
+                for name in names_of_dirs(&dir)? {
+                    if is_ours(&name) && !known.running.contains(&name) {
+                        self.0.push(format!("control group {}", dir.join(name).display()));
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Notes that this program's engine has a container of this id: other engines on the machine have their
+/// groups in the same place.
+pub(super) fn remember(id: &str) {
+    if let Ok(mut seen) = seen().lock() {
+        seen.insert(id.to_owned());
+    }
+}
+
+/// Forgets them: an engine that failed a check may leave groups behind, which are not the next one's.
+pub(super) fn forget_all() {
+    if let Ok(mut seen) = seen().lock() {
+        seen.clear();
+    }
+}
+
+fn is_ours(id: &str) -> bool {
+    seen().lock().is_ok_and(|seen| seen.contains(id))
+}
+
+fn seen() -> &'static std::sync::Mutex<BTreeSet<String>> {
+    static SEEN: std::sync::Mutex<BTreeSet<String>> = std::sync::Mutex::new(BTreeSet::new());
+    &SEEN
+}
+
+/// Where the hierarchy of these controllers is mounted, by the usual names.
+fn group_mounts(names: &str) -> Vec<PathBuf> {
+    let base = Path::new("/sys/fs/cgroup");
+    match names {
+        "" => vec![base.to_owned(), base.join("unified")],
+        names => vec![base.join(names.trim_start_matches("name="))],
+    }
+}
+
+fn names_of_dirs(dir: &Path) -> Result<Vec<String>> {
+    Ok(names(dir)?.into_iter().filter(|name| dir.join(name).is_dir()).collect())
+}
+
+fn names(dir: &Path) -> Result<BTreeSet<String>> {
+    let entries = match std::fs::read_dir(dir) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(BTreeSet::new()),
+        Err(error) => return Err(error).with_context(|| dir.display().to_string()),
+    };
+    let mut names = BTreeSet::new();
+    for entry in entries {
+        names.insert(entry?.file_name().to_string_lossy().into_owned());
+    }
+    Ok(names)
+}
+
+fn list(value: &Value) -> impl Iterator<Item = &Value> {
+    value.as_array().into_iter().flatten()
+}
+
+fn text(value: &Value) -> String {
+    value.as_str().unwrap_or_default().to_owned()
+}

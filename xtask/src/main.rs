@@ -1,0 +1,89 @@
+//! Every developer command: `cargo xtask COMMAND`.
+//!
+//! Needs cargo alone; what a command needs beyond that it says, and with root rights on Debian or
+//! Ubuntu it installs it.
+
+#![forbid(unsafe_code)]
+
+mod archive;
+mod bench;
+mod check;
+mod dist;
+mod host;
+mod http;
+mod interrupt;
+mod lab;
+mod processes;
+mod quickstart;
+mod run;
+mod soak;
+mod test;
+mod tidy;
+mod ui;
+
+use std::fmt;
+use std::process::ExitCode;
+
+use anyhow::{Result, bail};
+
+const HELP: &str = "\
+Usage: cargo xtask COMMAND
+
+  quickstart            build, start an engine on directories of its own, run containers from a real
+                        image with a volume, show what happened, clean up
+  test [--only TIER]    every test this machine can run; TIER is unit, host, root, fault, conformance or fuzz
+  check                 formatting, lints, layer directions, file sizes
+  bench [--socket NAME=PATH ...] [--runs N] [--quick] [--without-dockerd] [--built DIR]
+                        berth beside dockerd (where it is installed) and other engines, turn about, through
+                        their API sockets; --built takes berth from DIR instead of building it
+  soak [--minutes N]    long runs: kills at random points, fuzzing
+  dist                  release binaries in target/dist
+
+Examples:
+  cargo xtask test --only unit
+  cargo xtask bench --socket dockerd=/var/run/docker.sock
+";
+
+fn main() -> ExitCode {
+    match command() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) if error.is::<Told>() => ExitCode::FAILURE,
+        Err(error) => {
+            ui::error(&format!("{error:#}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// The command failed, and what it printed last says so.
+#[derive(Debug)]
+struct Told;
+
+impl fmt::Display for Told {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("failed")
+    }
+}
+
+impl std::error::Error for Told {}
+
+fn command() -> Result<()> {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let (command, rest) = match args.split_first() {
+        Some((command, rest)) => (command.as_str(), rest),
+        None => ("--help", &[][..]),
+    };
+    match command {
+        "quickstart" => quickstart::run(rest),
+        "test" => test::run(rest),
+        "check" => check::run(rest),
+        "bench" => bench::run(rest),
+        "soak" => soak::run(rest),
+        "dist" => dist::run(rest),
+        "--help" | "-h" | "help" => {
+            ui::line(HELP.trim_end());
+            Ok(())
+        }
+        other => bail!("there is no command {other:?}\n\n{HELP}"),
+    }
+}

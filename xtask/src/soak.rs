@@ -1,0 +1,59 @@
+//! `cargo xtask soak`: long runs of what the tests do briefly.
+
+use std::process::Command;
+
+use anyhow::{Context as _, Result, bail};
+
+use crate::{host, run, ui};
+
+/// How long without `--minutes`.
+const MINUTES: u64 = 60;
+/// Kills that the harness gets done in a minute, about.
+const KILLS_PER_MINUTE: u64 = 20;
+/// Operations that it kills the daemon in: load, create, start, rm, commit, rmi.
+const OPERATIONS: u64 = 6;
+
+/// Kills the daemon at many points for half of the time, and fuzzes the unpacker for the other half.
+pub(crate) fn run(args: &[String]) -> Result<()> {
+    let minutes = match args {
+        [] => MINUTES,
+        [flag, value] if flag == "--minutes" => {
+            value.parse().ok().filter(|minutes| *minutes > 0).with_context(|| {
+                format!("--minutes takes a whole number of at least 1, not {value:?}")
+            })?
+        }
+        _ => bail!("soak takes --minutes N, not {}", args.join(" ")),
+    };
+    if !host::is_root() {
+        bail!("the kill harness runs containers, which takes root's rights: run it as root");
+    }
+    host::ensure(host::BUILD)?;
+    host::ensure(host::TEST)?;
+    ui::step("building");
+    let built = run::build_release()?;
+    run::succeed(run::cargo().args([
+        "build",
+        "--release",
+        "-p",
+        "conformance",
+        "-p",
+        "berth-fuzz",
+    ]))?;
+    let points = (minutes * KILLS_PER_MINUTE / 2 / OPERATIONS).max(1);
+    ui::step(&format!(
+        "the daemon killed at {points} random points of each operation, and at its steps"
+    ));
+    let kill = run::succeed(Command::new(built.join("conformance")).args([
+        "kill",
+        "--points",
+        &points.to_string(),
+    ]));
+    let seconds = minutes * 60 / 2;
+    ui::step(&format!("broken archives for {seconds} s"));
+    run::succeed(
+        Command::new(built.join("berth-fuzz"))
+            .args(["tar", "--seconds", &seconds.to_string()])
+            .current_dir(run::workspace()),
+    )?;
+    kill
+}

@@ -1,0 +1,319 @@
+//! `cargo xtask test`: every test that this machine can run, and by name what it cannot.
+//!
+//! A test's tier is in its name: `root_…` needs root and mounts, `fault_…` breaks things on purpose
+//! (and needs root too), anything else is `unit` inside a crate and `host` in `tests/it`. `conformance` drives the
+//! built binaries with the docker CLI, `fuzz` feeds broken archives to the unpacker.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::Instant;
+
+use anyhow::{Context as _, Result, bail};
+use serde_json::Value;
+
+use crate::{host, run, ui};
+
+const TIERS: &[&str] = &["unit", "host", "root", "fault", "conformance", "fuzz"];
+/// How long the fuzzer runs among the tests.
+const FUZZ_SECONDS: &str = "20";
+
+/// What came of a run.
+#[derive(Debug, Default)]
+struct Total {
+    passed: u64,
+    failed: Vec<String>,
+    skipped: Vec<String>,
+}
+
+struct Options {
+    only: Option<String>,
+    allowed_skips: Option<PathBuf>,
+}
+
+/// Runs the tiers, prints one total, and fails when a test failed or a skip is not allowed.
+pub(crate) fn run(args: &[String]) -> Result<()> {
+    let options = parse(args)?;
+    host::ensure(host::BUILD)?;
+    let wants = |tier: &str| options.only.as_deref().is_none_or(|only| only == tier);
+    if host::is_root() {
+        host::ensure(host::TEST)?;
+    }
+    let mut total = Total::default();
+    let skip_log = run::target().join("skipped-tests");
+    if let Err(error) = std::fs::remove_file(&skip_log)
+        && error.kind() != std::io::ErrorKind::NotFound
+    {
+        return Err(error.into());
+    }
+    if ["unit", "host", "root", "fault"].iter().any(|tier| wants(tier)) {
+        for (tier, binaries) in in_tiers(binaries()?)? {
+            if wants(tier) {
+                run_tier(tier, &binaries, &skip_log, &mut total)?;
+            }
+        }
+    }
+    if wants("conformance") || wants("fault") {
+        run_conformance(&wants, &mut total)?;
+    }
+    if wants("fuzz") {
+        run_fuzz(&mut total)?;
+    }
+    if let Ok(text) = std::fs::read_to_string(&skip_log) {
+        total.skipped.extend(text.lines().map(str::to_owned));
+    }
+    finish(&total, options.allowed_skips.as_deref())
+}
+
+fn parse(args: &[String]) -> Result<Options> {
+    let mut options = Options { only: None, allowed_skips: None };
+    let mut args = args.iter();
+    while let Some(arg) = args.next() {
+        let mut value = || args.next().cloned().with_context(|| format!("{arg} needs a value"));
+        match arg.as_str() {
+            "--only" => options.only = Some(value()?),
+            "--allowed-skips" => options.allowed_skips = Some(value()?.into()),
+            other => bail!("test takes --only TIER and --allowed-skips FILE, not {other:?}"),
+        }
+    }
+    if let Some(only) = &options.only
+        && !TIERS.contains(&only.as_str())
+    {
+        bail!("there is no tier {only:?}; there are {}", TIERS.join(", "));
+    }
+    Ok(options)
+}
+
+/// A built test program.
+#[derive(Debug, Clone)]
+struct Binary {
+    path: PathBuf,
+    package_dir: PathBuf,
+    name: String,
+    is_integration: bool,
+}
+
+fn binaries() -> Result<Vec<Binary>> {
+    ui::step("building the tests");
+    let args = ["test", "--workspace", "--no-run", "--message-format", "json-render-diagnostics"];
+    let mut command = run::cargo();
+    command.args(args).stderr(std::process::Stdio::inherit());
+    let output = command.output().context("cargo test --no-run")?;
+    if !output.status.success() {
+        bail!("the tests do not build");
+    }
+    let mut binaries = Vec::new();
+    for line in String::from_utf8_lossy(&output.stdout).lines() {
+        let Ok(message) = serde_json::from_str::<Value>(line) else { continue };
+        let Some(path) = message["executable"].as_str() else { continue };
+        if message["profile"]["test"] != true {
+            continue;
+        }
+        let manifest = PathBuf::from(message["manifest_path"].as_str().unwrap_or_default());
+        let package_dir = manifest.parent().map(PathBuf::from).unwrap_or_default();
+        let package = package_dir.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let kinds = message["target"]["kind"].as_array().cloned().unwrap_or_default();
+        binaries.push(Binary {
+            path: path.into(),
+            package_dir,
+            name: package,
+            is_integration: kinds.iter().any(|kind| kind == "test"),
+        });
+    }
+    binaries.sort_by(|a, b| (&a.name, a.is_integration).cmp(&(&b.name, b.is_integration)));
+    Ok(binaries)
+}
+
+/// Each program with its tests of one tier.
+type Selected = Vec<(Binary, Vec<String>)>;
+type Tiers = BTreeMap<&'static str, Selected>;
+type InOrder = Vec<(&'static str, Selected)>;
+
+fn in_tiers(binaries: Vec<Binary>) -> Result<InOrder> {
+    let mut tiers = Tiers::new();
+    for binary in binaries {
+        let list = Command::new(&binary.path)
+            .args(["--list", "--format", "terse"])
+            .current_dir(&binary.package_dir)
+            .output()?;
+        let mut by_tier: BTreeMap<&'static str, Vec<String>> = BTreeMap::new();
+        for line in String::from_utf8_lossy(&list.stdout).lines() {
+            let Some(name) = line.strip_suffix(": test") else { continue };
+            by_tier.entry(tier_of(name, binary.is_integration)).or_default().push(name.to_owned());
+        }
+        for (tier, names) in by_tier {
+            tiers.entry(tier).or_default().push((binary.clone(), names));
+        }
+    }
+    let order = |tier: &str| TIERS.iter().position(|known| *known == tier);
+    let mut tiers: Vec<_> = tiers.into_iter().collect();
+    tiers.sort_by_key(|(tier, _)| order(tier));
+    Ok(tiers)
+}
+
+fn tier_of(test: &str, is_integration: bool) -> &'static str {
+    let name = test.rsplit("::").next().unwrap_or(test);
+    if name.starts_with("root_") {
+        "root"
+    } else if name.starts_with("fault_") {
+        "fault"
+    } else if is_integration {
+        "host"
+    } else {
+        "unit"
+    }
+}
+
+fn run_tier(
+    tier: &str,
+    binaries: &[(Binary, Vec<String>)],
+    skip_log: &std::path::Path,
+    total: &mut Total,
+) -> Result<()> {
+    if matches!(tier, "root" | "fault") && !host::is_root() {
+        total.skipped.push(format!("tier {tier}: needs root"));
+        return Ok(());
+    }
+    ui::step(&format!("tier {tier}"));
+    for (binary, names) in binaries {
+        let begun = Instant::now();
+        let output = Command::new(&binary.path)
+            .arg("--exact")
+            .args(names)
+            .current_dir(&binary.package_dir)
+            .env("CARGO_MANIFEST_DIR", &binary.package_dir)
+            .env("BERTH_SKIP_LOG", skip_log)
+            .output()
+            .with_context(|| format!("cannot run {}", binary.path.display()))?;
+        let text = String::from_utf8_lossy(&output.stdout);
+        let passed = text.lines().filter(|line| is_result(line, "ok")).count() as u64;
+        let seconds = begun.elapsed().as_secs_f32();
+        ui::line(&format!(
+            "{:<18} {passed:>4} of {:>4} in {seconds:>5.1} s",
+            binary.name,
+            names.len()
+        ));
+        total.passed += passed;
+        let failed = total.failed.len();
+        for line in text.lines().filter(|line| is_result(line, "FAILED")) {
+            let name = line.trim_start_matches("test ").trim_end_matches(" ... FAILED");
+            total.failed.push(format!("{} {name}", binary.name));
+        }
+        if !output.status.success() {
+            ui::line(&text);
+            ui::line(&String::from_utf8_lossy(&output.stderr));
+            if total.failed.len() == failed {
+                total.failed.push(format!("{}: {}", binary.name, output.status));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn is_result(line: &str, result: &str) -> bool {
+    line.starts_with("test ") && line.trim_end().ends_with(&format!("... {result}"))
+}
+
+/// The programs in `conformance/` report in the same plain form: a line each that begins with
+/// `ok `, `FAILED ` or `skipped `.
+fn take_report(text: &str, total: &mut Total) {
+    for line in text.lines() {
+        if line.starts_with("ok ") {
+            total.passed += 1;
+        } else if let Some(name) = line.strip_prefix("FAILED ") {
+            total.failed.push(name.to_owned());
+        } else if let Some(name) = line.strip_prefix("skipped ") {
+            total.skipped.push(name.to_owned());
+        }
+    }
+}
+
+fn run_reporter(name: &str, command: &mut Command, total: &mut Total) -> Result<()> {
+    let failed = total.failed.len();
+    let output = command
+        .stdin(std::process::Stdio::null())
+        .stderr(std::process::Stdio::inherit())
+        .output()
+        .with_context(|| format!("cannot run {name}"))?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    ui::line(text.trim_end());
+    take_report(&text, total);
+    if !output.status.success() && total.failed.len() == failed {
+        total.failed.push(format!("{name}: {}", output.status));
+    }
+    Ok(())
+}
+
+fn run_conformance(wants: &dyn Fn(&str) -> bool, total: &mut Total) -> Result<()> {
+    if !host::is_root() {
+        total.skipped.push("tier conformance: needs root".to_owned());
+        return Ok(());
+    }
+    ui::step("building the release binaries");
+    let built = run::build_release()?;
+    run::succeed(run::cargo().args(["build", "--release", "-p", "conformance"]))?;
+    let program = built.join("conformance");
+    if wants("fault") {
+        ui::step("tier fault: the daemon killed at random points");
+        run_reporter("conformance kill", Command::new(&program).arg("kill"), total)?;
+    }
+    if wants("conformance") {
+        ui::step("tier conformance: the docker CLI");
+        run_reporter("conformance docker", Command::new(&program).arg("docker"), total)?;
+    }
+    Ok(())
+}
+
+fn run_fuzz(total: &mut Total) -> Result<()> {
+    ui::step("tier fuzz");
+    run::succeed(run::cargo().args(["build", "--release", "-p", "berth-fuzz"]))?;
+    let program = run::target().join("release/berth-fuzz");
+    let status = Command::new(program)
+        .args(["tar", "--seconds", FUZZ_SECONDS])
+        .current_dir(run::workspace())
+        .status()?;
+    if status.success() {
+        total.passed += 1;
+    } else {
+        total.failed.push("fuzz tar".to_owned());
+    }
+    Ok(())
+}
+
+fn finish(total: &Total, allowed: Option<&std::path::Path>) -> Result<()> {
+    ui::step("total");
+    let mut skipped = total.skipped.clone();
+    skipped.sort();
+    skipped.dedup();
+    for name in &skipped {
+        ui::line(&format!("skipped: {name}"));
+    }
+    for name in &total.failed {
+        ui::line(&format!("FAILED: {name}"));
+    }
+    let mut unexpected = Vec::new();
+    if let Some(file) = allowed {
+        let text = std::fs::read_to_string(file)
+            .with_context(|| format!("cannot read {}", file.display()))?;
+        let known: Vec<&str> = text
+            .lines()
+            .filter(|line| !line.is_empty() && !line.starts_with('#'))
+            .filter_map(|line| line.split_once(" — ").map(|(name, _reason)| name.trim()))
+            .collect();
+        unexpected = skipped
+            .iter()
+            .filter(|skip| !known.iter().any(|name| skip.split(':').next() == Some(name)))
+            .cloned()
+            .collect();
+    }
+    for name in &unexpected {
+        ui::line(&format!("skipped without leave: {name}"));
+    }
+    let failed = total.failed.len() + unexpected.len();
+    ui::line(&format!("{} passed, {failed} failed, {} skipped", total.passed, skipped.len()));
+    if failed > 0 {
+        // The total stays the last line.
+        return Err(crate::Told.into());
+    }
+    Ok(())
+}
