@@ -212,7 +212,8 @@ impl BerthDaemon {
     fn clear(&mut self) -> Result<()> {
         self.kill9()?;
         // The processes of containers hold their mounts; the watchers' arguments name this place.
-        for pid in watchers(&self.exec_root) {
+        // A self-test that the daemon did not live to finish has its own below it.
+        for pid in naming(&self.exec_root) {
             for child in children(pid).into_iter().chain([pid]) {
                 let Some(child) = Pid::from_raw(child.cast_signed()) else { continue };
                 match kill_process(child, Signal::KILL) {
@@ -277,11 +278,15 @@ pub(crate) fn mounts_below(dir: &Path) -> Result<Vec<PathBuf>> {
 /// The processes whose arguments name a place below `exec_root/containers`: watchers and what they
 /// forked. Each once.
 pub(crate) fn watchers(exec_root: &Path) -> Vec<u32> {
-    let mark = exec_root.join("containers");
+    naming(&exec_root.join("containers"))
+}
+
+/// The processes whose arguments name a place at or below `mark`. Each once.
+fn naming(mark: &Path) -> Vec<u32> {
     let names_it = |pid: &u32| {
         let arguments = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
         let arguments = String::from_utf8_lossy(&arguments);
-        arguments.split('\0').any(|word| Path::new(word).starts_with(&mark))
+        arguments.split('\0').any(|word| Path::new(word).starts_with(mark))
     };
     processes().into_iter().filter(names_it).collect()
 }

@@ -11,7 +11,8 @@
 //! ```
 //!
 //! A case begins with its name and words about it: `core` cases run with every storage driver,
-//! `alone` ones while no other runs, because they look at the whole engine. `$` begins a shell line
+//! `alone` ones while no other runs, because they look at the whole engine, and `cgroup1` ones only
+//! where control groups are of version 1, as they were where the goldens come from. `$` begins a shell line
 //! whose exit code and output are compared, `.` one that prepares and must succeed; two spaces
 //! continue a line. The shell has:
 //!
@@ -33,6 +34,8 @@ pub(super) struct Case {
     pub(super) core: bool,
     /// Looks at the whole engine.
     pub(super) alone: bool,
+    /// Needs control groups of version 1.
+    pub(super) cgroup1: bool,
     pub(super) steps: Vec<Step>,
 }
 
@@ -109,6 +112,7 @@ fn parse_head(head: &str) -> Result<Case> {
         match word {
             "core" => case.core = true,
             "alone" => case.alone = true,
+            "cgroup1" => case.cgroup1 = true,
             _ => bail!("{word:?} says nothing about a case"),
         }
     }
@@ -128,12 +132,14 @@ mod tests {
                 name: "a/b".to_owned(),
                 core: true,
                 alone: false,
+                cgroup1: false,
                 steps: vec![step("one", false), step("two\nthree", true)],
             },
             Case {
                 name: "c".to_owned(),
                 core: false,
                 alone: true,
+                cgroup1: false,
                 steps: vec![step("four", true)],
             },
         ];

@@ -3,7 +3,8 @@
 //! ```text
 //! goldens/docker-20.10.24/cli-28/run-exit-codes.txt   what dockerd answers, seen through a CLI
 //! goldens/berth/cli-28/run-exit-codes.txt             what berth answers where differences.txt has a row
-//! differences.txt                                     CASE: what differs and why
+//! differences.txt                                     CASE: what differs and why; with CASE [cli-28]
+//!                                                     seen through that CLI only
 //! ```
 //!
 //! Every file begins with a line that says where it is from.
@@ -57,6 +58,7 @@ impl Goldens {
     }
 
     /// The recorded answers: those of the newest dockerd, through a CLI of this major version.
+    /// None of them when nothing was recorded through such a CLI.
     pub(super) fn load(&self) -> Result<Answers> {
         let goldens = self.home.join("goldens");
         let mut versions: Vec<(Vec<u32>, String)> = Vec::new();
@@ -70,24 +72,13 @@ impl Goldens {
         versions.sort();
         let (_, version) = versions.pop().context("no goldens of any dockerd")?;
         let dir = goldens.join(format!("docker-{version}")).join(cli_dir(&self.cli));
-        if dir.metadata().is_err() {
-            bail!(
-                "no goldens for docker CLI {}: record them (conformance docker --record), or compare \
-                 with a running dockerd (--socket)",
-                self.cli
-            );
-        }
         let berth_dir = goldens.join("berth").join(cli_dir(&self.cli));
         Ok(Answers {
             version,
             dockerd: read_dir(&dir)?,
-            berth: if berth_dir.metadata().is_ok() {
-                read_dir(&berth_dir)?
-            } else {
-                BTreeMap::new()
-            },
+            berth: read_dir(&berth_dir)?,
             berth_dir,
-            differences: differences(&self.home.join("differences.txt"))?,
+            differences: differences(&self.home.join("differences.txt"), &cli_dir(&self.cli))?,
             cli: self.cli.clone(),
         })
     }
@@ -96,6 +87,11 @@ impl Goldens {
 impl Answers {
     pub(super) fn version(&self) -> &str {
         &self.version
+    }
+
+    /// Whether nothing is there to compare with.
+    pub(super) fn is_empty(&self) -> bool {
+        self.dockerd.is_empty()
     }
 
     /// Puts the answers of a running dockerd in the place of the recorded ones.
@@ -155,14 +151,15 @@ fn cli_dir(version: &str) -> String {
     format!("cli-{}", version.split('.').next().unwrap_or(version))
 }
 
-/// Rows `CASE: reason`; a line that begins with spaces goes on.
-fn differences(path: &Path) -> Result<BTreeMap<String, String>> {
+/// Rows `CASE: reason`, or `CASE [cli-N]: reason` for one CLI only; a line that begins with spaces
+/// goes on.
+fn differences(path: &Path, cli: &str) -> Result<BTreeMap<String, String>> {
     let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
     let mut rows: BTreeMap<String, String> = BTreeMap::new();
     let mut last = None;
     for line in text.lines().filter(|line| !line.is_empty() && !line.starts_with('#')) {
-        if let (Some(more), Some(name)) = (line.strip_prefix("  "), &last) {
-            if let Some(reason) = rows.get_mut(name) {
+        if let Some(more) = line.strip_prefix("  ") {
+            if let Some(reason) = last.as_ref().and_then(|name| rows.get_mut(name)) {
                 reason.push(' ');
                 reason.push_str(more);
             }
@@ -170,6 +167,14 @@ fn differences(path: &Path) -> Result<BTreeMap<String, String>> {
         }
         let (name, reason) =
             line.split_once(": ").with_context(|| format!("no reason: {line:?}"))?;
+        let name = match name.split_once(" [") {
+            Some((name, only)) if only.trim_end_matches(']') == cli => name,
+            Some(_) => {
+                last = None;
+                continue;
+            }
+            None => name,
+        };
         if rows.insert(name.to_owned(), reason.to_owned()).is_some() {
             bail!("two rows for {name}");
         }
@@ -178,9 +183,14 @@ fn differences(path: &Path) -> Result<BTreeMap<String, String>> {
     Ok(rows)
 }
 
+/// The goldens of a directory; none when it is not there.
 fn read_dir(dir: &Path) -> Result<BTreeMap<String, String>> {
     let mut files = BTreeMap::new();
-    for entry in std::fs::read_dir(dir).with_context(|| dir.display().to_string())? {
+    let entries = match std::fs::read_dir(dir) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(files),
+        entries => entries.with_context(|| dir.display().to_string())?,
+    };
+    for entry in entries {
         let path = entry?.path();
         let Some(name) = path.file_name().and_then(|name| name.to_str()?.strip_suffix(".txt"))
         else {

@@ -9,6 +9,7 @@
 //! | temporary | `docker-import<n>`: a directory with a random number |
 //! | address | `<ip>`, `<mac>`: addresses on the default bridge |
 //! | columns | two spaces for more: the width of a table's columns follows from the above |
+//! | race | lines that the CLI logs when an answer comes before it has sent or awaited everything are left out |
 //! | control | `\r` and such for control characters |
 
 use std::path::Path;
@@ -46,6 +47,11 @@ static AGO: LazyLock<Regex> = LazyLock::new(|| {
     )
 });
 static TEMPORARY: LazyLock<Regex> = LazyLock::new(|| regex(r"\bdocker-(import|builder)-?\d+"));
+static RACE: LazyLock<Regex> = LazyLock::new(|| {
+    regex(
+        r#"(?m)^time="[^"]*" level=error msg="(?:error waiting for container: context canceled|Can't (?:add file|close tar writer)[^\n]*)"\n"#,
+    )
+});
 static IP: LazyLock<Regex> = LazyLock::new(|| regex(r"\b172\.1[78]\.\d+\.\d+\b"));
 static MAC: LazyLock<Regex> = LazyLock::new(|| regex(r"\b[0-9a-f]{2}(?::[0-9a-f]{2}){5}\b"));
 static COLUMNS: LazyLock<Regex> = LazyLock::new(|| regex(r"([^ \t\n])(?: {2,}| *\t+)"));
@@ -75,6 +81,7 @@ impl Own {
         for (from, to) in &self.literal {
             text = text.replace(from, to);
         }
+        let text = RACE.replace_all(&text, "");
         let text = ID.replace_all(&text, |found: &Captures<'_>| self.id(&found[0]));
         let text = TIME.replace_all(&text, "<time>");
         let text = CTIME.replace_all(&text, "<time>");
@@ -145,6 +152,10 @@ mod tests {
             ("Up 3 minutes", "Up <ago>\n"),
             ("172.17.0.2 02:42:ac:11:00:02", "<ip> <mac>\n"),
             ("a\r\nb\u{1b}[m ", "a\\r\nb\\u{1b}[m\n"),
+            (
+                "time=\"x\" level=error msg=\"error waiting for container: context canceled\"\na",
+                "a\n",
+            ),
             ("    indented", "    indented\n"),
         ];
         for &(text, expected) in table {

@@ -15,6 +15,7 @@ mod hijack;
 mod route;
 mod routes;
 mod serve;
+mod upload;
 
 use berth_engine::Engine;
 

@@ -8,14 +8,13 @@ use berth_api::exec::IdResponse;
 use berth_api::go;
 use berth_api::options::{ArchivePutOptions, CommitOptions};
 use berth_engine::Engine;
-use futures_util::TryStreamExt as _;
 use hyper::StatusCode;
 use hyper::header::{HeaderName, HeaderValue};
-use tokio_util::io::{StreamReader, SyncIoBridge};
 
 use crate::answer::{Created, TAR, stream_response};
 use crate::error::ApiError;
 use crate::extract::{Name, Params, invalid_json, json_bytes};
+use crate::upload;
 
 const PATH_STAT: HeaderName = HeaderName::from_static("x-docker-container-path-stat");
 
@@ -51,9 +50,7 @@ pub(super) async fn put(
         copy_uid_gid: params.flag("copyUIDGID"),
     };
     let path = path(&params)?;
-    let bytes = body.into_data_stream().map_err(std::io::Error::other);
-    let tar = SyncIoBridge::new(StreamReader::new(bytes));
-    engine.archive_put(&name, path, options, Box::new(tar)).await?;
+    engine.archive_put(&name, path, options, upload::reader(body)).await?;
     Ok(StatusCode::OK)
 }
 
