@@ -178,7 +178,7 @@ impl Pump {
                 Err(_) => return,
             },
         };
-        let detached = carry(self.ours, stream, self.keys).await;
+        let detached = carry(self.ours, stream, self.keys, std::future::ready(())).await;
         if detached {
             self.engine.publish_container(&self.container, "detach", []);
         }
@@ -186,16 +186,18 @@ impl Pump {
 }
 
 /// Carries bytes both ways until the output ends or the client goes; true when the client typed
-/// the detach keys.
+/// the detach keys. The client hears of the output's end when `ended` is done.
 pub(crate) async fn carry(
     ours: DuplexStream,
     stream: UnixStream,
     keys: Option<DetachKeys>,
+    ended: impl Future<Output = ()>,
 ) -> bool {
     let (mut from_client, mut to_client) = tokio::io::split(ours);
     let (mut output, mut stdin) = stream.into_split();
     let out = async {
         let copied = tokio::io::copy(&mut output, &mut to_client).await;
+        ended.await;
         if let Err(error) = copied.and(to_client.shutdown().await) {
             tracing::debug!(%error, "attached client left");
         }

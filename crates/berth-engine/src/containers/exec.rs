@@ -2,11 +2,13 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
 
 use berth_api::exec::{ExecConfig, ExecInspect, ExecProcess, ExecStart};
 use berth_runtime::{Accounts, Bundle, ExecInput, process};
 use berth_shim_proto::{ExecRequest, Request, Response};
 use berth_types::{ContainerId, HexId};
+use tokio::sync::Notify;
 
 use super::attach::{self, AttachStream};
 use super::detach::DetachKeys;
@@ -28,6 +30,8 @@ pub struct Exec {
     config: ExecConfig,
     keys: DetachKeys,
     progress: Mutex<Progress>,
+    /// Told when it has ended.
+    end: Notify,
 }
 
 #[derive(Debug, Clone, Copy, Default)]
@@ -60,6 +64,25 @@ impl Exec {
             progress.exit_code = Some(exit_code);
         }
         progress.running = false;
+        drop(progress);
+        self.end.notify_waiters();
+    }
+
+    /// Waits until the end is known. Output and end come on two ways from the watcher, and a client
+    /// asks for the exit code as soon as the output has ended.
+    async fn known(&self) {
+        let known = async {
+            loop {
+                let told = self.end.notified();
+                if !self.is_running() {
+                    return;
+                }
+                told.await;
+            }
+        };
+        if tokio::time::timeout(PATIENCE, known).await.is_err() {
+            tracing::warn!(exec = %self.id, "its output has ended, and it has not");
+        }
     }
 }
 
@@ -104,6 +127,8 @@ pub enum ExecStream {
     },
 }
 
+/// How long an exec's end may come after that of its output.
+const PATIENCE: Duration = Duration::from_secs(5);
 /// The execs of one container that are remembered after they ended.
 const REMEMBERED: usize = 64;
 
@@ -122,6 +147,7 @@ impl Engine {
             config,
             keys,
             progress: Mutex::default(),
+            end: Notify::new(),
         });
         {
             let mut live = container.live();
@@ -171,7 +197,7 @@ impl Engine {
         let keys = tty.then(|| exec.keys.clone());
         let engine = self.clone();
         tokio::spawn(async move {
-            if attach::carry(ours, stream, keys).await {
+            if attach::carry(ours, stream, keys, exec.known()).await {
                 let id = [("execID", exec.id.as_str())];
                 engine.publish_container(&container, "exec_detach", id);
             }
