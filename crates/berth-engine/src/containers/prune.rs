@@ -44,7 +44,7 @@ impl Engine {
             deleted.push(container.id().to_string());
             claimed.push(ours);
         }
-        self.remove_claimed(claimed).await?;
+        self.remove_claimed(claimed, false).await?;
         let text = reclaimed.to_string();
         self.events().publish("container", "prune", "", [("reclaimed", text.as_str())]);
         let containers_deleted =

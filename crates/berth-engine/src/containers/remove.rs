@@ -90,15 +90,16 @@ impl Engine {
         volumes: bool,
     ) -> Result<(), EngineError> {
         let claimed = claim(container).await?;
-        self.remove_claimed(vec![claimed]).await?;
-        if volumes {
-            self.remove_anonymous_volumes(container).await;
-        }
-        Ok(())
+        self.remove_claimed(vec![claimed], volumes).await
     }
 
-    /// Removes claimed containers, all of them in one transaction.
-    pub(crate) async fn remove_claimed(&self, claimed: Vec<Claimed>) -> Result<(), EngineError> {
+    /// Removes claimed containers, all of them in one transaction, and with `volumes` the volumes
+    /// that nobody named. They are gone before anybody hears that the container is.
+    pub(crate) async fn remove_claimed(
+        &self,
+        claimed: Vec<Claimed>,
+        volumes: bool,
+    ) -> Result<(), EngineError> {
         let engine = self.clone();
         let (claimed, removed) = blocking(move || {
             let removed = engine.remove_records(&claimed);
@@ -121,6 +122,9 @@ impl Engine {
         }
         self.reap_later();
         for Claimed { container, .. } in &claimed {
+            if volumes {
+                self.remove_anonymous_volumes(container).await;
+            }
             self.registry().remove(container);
             container.live().waiting.clear();
             self.publish_container(container, "destroy", []);
