@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
@@ -152,6 +152,11 @@ impl BerthDaemon {
     /// The daemon's number, while it runs.
     pub(crate) fn pid(&self) -> Option<Pid> {
         Pid::from_raw(self.child.as_ref()?.id().cast_signed())
+    }
+
+    /// How the daemon has ended, if it has without being told to.
+    pub(crate) fn ended(&mut self) -> Result<Option<ExitStatus>> {
+        Ok(self.child.as_mut().map(Child::try_wait).transpose()?.flatten())
     }
 
     /// Kills the daemon, if nobody has yet, and waits until it is gone.

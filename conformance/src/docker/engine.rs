@@ -89,9 +89,12 @@ impl Engine {
         })
     }
 
-    /// Ends it. Fails when the engine has logged a panic, or does not end.
+    /// Ends it. Fails when the engine has ended by itself, has logged a panic, or does not end.
     pub(super) fn finish(mut self) -> Result<()> {
         let Some(mut daemon) = self.daemon.take() else { return Ok(()) };
+        if let Some(status) = daemon.ended()? {
+            bail!("the daemon has ended by itself: {status}\n{}", daemon.end_of_log());
+        }
         if std::env::var_os("BERTH_KEEP").is_none() {
             daemon.stop()?;
         }
