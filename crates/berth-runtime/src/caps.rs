@@ -87,6 +87,17 @@ impl CapSet {
         Self(bits)
     }
 
+    /// The set of these names; names that the kernel does not have are none.
+    pub fn of(names: &[String]) -> Self {
+        let bit = |name: &String| NAMES.iter().position(|known| known == name);
+        Self(names.iter().filter_map(bit).fold(0, |bits, bit| bits | 1 << bit))
+    }
+
+    /// The kernel's bits.
+    pub const fn bits(self) -> u64 {
+        self.0
+    }
+
     /// Every capability there is.
     pub const fn full() -> Self {
         Self((1 << NAMES.len()) - 1)

@@ -3,7 +3,7 @@
 use berth_api::container::{ContainerConfig, HostConfig};
 use serde_json::{Value, json};
 
-use crate::caps;
+use crate::caps::{self, CapSet};
 use crate::error::RuntimeError;
 use crate::host::Host;
 use crate::limits;
@@ -51,8 +51,17 @@ pub fn validate(args: &[String], env: &[String], working_dir: &str) -> Result<()
     check_working_dir(working_dir)
 }
 
+/// What the watcher makes a process of.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ExecProcess {
+    /// Its OCI form, without the capabilities.
+    pub spec: Value,
+    /// The capabilities.
+    pub caps: CapSet,
+}
+
 /// Makes the process.
-pub fn build(input: &ExecInput<'_>) -> Result<Value, RuntimeError> {
+pub fn build(input: &ExecInput<'_>) -> Result<ExecProcess, RuntimeError> {
     validate(input.args, input.env, input.working_dir)?;
     let container = input.container_process;
     let mut env: Vec<String> = strings(&container["env"]);
@@ -71,10 +80,10 @@ pub fn build(input: &ExecInput<'_>) -> Result<Value, RuntimeError> {
         env.push("TERM=xterm".to_owned());
     }
     let caps = if input.privileged {
-        input.host.caps.names()
+        input.host.caps
     } else {
         let HostConfig { cap_add, cap_drop, privileged, .. } = input.host_config;
-        caps::resolve(cap_add, cap_drop, *privileged, input.host.caps)?
+        CapSet::of(&caps::resolve(cap_add, cap_drop, *privileged, input.host.caps)?)
     };
     let cwd = match input.working_dir {
         "" => container["cwd"].as_str().unwrap_or("/").to_owned(),
@@ -88,7 +97,6 @@ pub fn build(input: &ExecInput<'_>) -> Result<Value, RuntimeError> {
         "args": input.args,
         "env": merge_env(env, input.env),
         "cwd": cwd,
-        "capabilities": capabilities(&caps),
         "rlimits": rlimits,
     });
     let (height, width) = input.console_size;
@@ -104,7 +112,7 @@ pub fn build(input: &ExecInput<'_>) -> Result<Value, RuntimeError> {
     {
         process["apparmorProfile"] = json!(profile);
     }
-    Ok(process)
+    Ok(ExecProcess { spec: process, caps })
 }
 
 fn strings(list: &Value) -> Vec<String> {
@@ -123,9 +131,10 @@ pub(crate) fn capabilities(caps: &[String]) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::caps::CapSet;
 
-    fn check(change: impl FnOnce(&mut ExecInput<'_>)) -> Result<Value, String> {
+    const KILL: CapSet = CapSet::from_bits(0b10_0000);
+
+    fn check(change: impl FnOnce(&mut ExecInput<'_>)) -> Result<ExecProcess, String> {
         let config = ContainerConfig::default();
         let host_config = HostConfig {
             cap_drop: vec!["ALL".to_owned()].into(),
@@ -137,7 +146,7 @@ mod tests {
             "env": ["PATH=/bin", "HOME=/home/five"],
         });
         let accounts = Accounts::new("web:x:9:10::/web:\n", "media:x:11:web\n");
-        let host = Host { caps: CapSet::from_bits(0b10_0000), ..Host::full() };
+        let host = Host { caps: KILL, ..Host::full() };
         let args = ["id".to_owned()];
         let mut input = ExecInput {
             config: &config,
@@ -159,15 +168,12 @@ mod tests {
 
     #[test]
     fn an_exec_is_like_its_container_unless_told_otherwise() {
-        let caps = json!({
-            "bounding": ["CAP_KILL"], "effective": ["CAP_KILL"], "permitted": ["CAP_KILL"],
-        });
         let plain = json!({
             "terminal": false, "user": {"uid": 5, "gid": 6, "additionalGids": [6]},
             "args": ["id"], "env": ["PATH=/bin", "HOME=/home/five"], "cwd": "/srv",
-            "capabilities": caps, "rlimits": [],
+            "rlimits": [],
         });
-        assert_eq!(check(|_| {}), Ok(plain.clone()));
+        assert_eq!(check(|_| {}), Ok(ExecProcess { spec: plain.clone(), caps: KILL }));
         let mut other = plain;
         other["terminal"] = json!(true);
         other["consoleSize"] = json!({"height": 24, "width": 80});
@@ -183,7 +189,7 @@ mod tests {
             // The closure's input outlives neither; leak nothing, borrow a static list.
             input.env = Box::leak(Box::new(env));
         });
-        assert_eq!(got, Ok(other));
+        assert_eq!(got, Ok(ExecProcess { spec: other, caps: KILL }));
     }
 
     #[test]

@@ -1,7 +1,7 @@
-//! Proof that device rules and the seccomp filter bite.
+//! Proof that device rules, the seccomp filter and the lack of capabilities bite.
 //!
-//! Both fail silently: libcontainer without its seccomp feature runs a container with no filter at
-//! all, and on version 2 control groups it ignores device rules. So a container is run whose
+//! All of them would fail silently: on version 2 control groups libcontainer ignores device rules,
+//! and the watcher installs filter and capabilities behind its back. So a container is run whose
 //! program, the watcher's own binary as `berth-shim --probe`, tries what must be refused. Its exit
 //! code is a sum:
 //!
@@ -11,10 +11,12 @@
 //! | 2 | opening `/dev/berth-denied` (a node of fuse) did anything but fail with `EPERM` |
 //! | 4 | `/dev/null` could not be opened for writing |
 //! | 8 | it could not fork |
+//! | 16 | it has a capability, or could get one, that no container has by default (`CAP_SYS_ADMIN`) |
 
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use berth_api::container::{ContainerConfig, HostConfig};
@@ -25,6 +27,7 @@ use serde_json::{Value, json};
 use crate::error::RuntimeError;
 use crate::host::{Host, is_there};
 use crate::mounts::{Access, ResolvedMount};
+use crate::seccomp;
 use crate::shim::{Bundle, ShimHandle, Target, create};
 use crate::spec::{Built, EtcFiles, Network, SpecInput, build};
 use crate::user::Accounts;
@@ -37,6 +40,8 @@ pub struct SelfTest {
     pub seccomp: bool,
     /// The device rules refuse what they should.
     pub devices: bool,
+    /// Capabilities that a container shall not have are gone.
+    pub capabilities: bool,
     /// Ordinary work goes on under both.
     pub work: bool,
 }
@@ -44,9 +49,10 @@ pub struct SelfTest {
 impl SelfTest {
     /// From the probe's exit code; `None` when the probe itself was not run.
     pub fn from_exit_code(code: i32) -> Option<Self> {
-        (0..16).contains(&code).then_some(Self {
+        (0..32).contains(&code).then_some(Self {
             seccomp: code & 1 == 0,
             devices: code & 2 == 0,
+            capabilities: code & 16 == 0,
             work: code & (4 | 8) == 0,
         })
     }
@@ -57,6 +63,7 @@ impl SelfTest {
         let table = [
             (self.seccomp, "WARNING: the seccomp filter of containers has no effect on this machine"),
             (self.devices, "WARNING: the device rules of containers have no effect on this machine"),
+            (self.capabilities, "WARNING: containers keep capabilities that they should not have on this machine"),
             (self.work,    "WARNING: the seccomp filter or the device rules refuse ordinary work on this machine"),
         ];
         table.into_iter().filter(|(fine, _)| !fine).map(|(_, text)| text.to_owned()).collect()
@@ -126,6 +133,8 @@ fn run(shim: &Path, bundle: &Bundle, root: &Path, host: &Host) -> Result<SelfTes
         stdin_once: false,
         log: LogTarget::None,
         oom_score_adj: None,
+        capabilities: built.caps.bits(),
+        seccomp: built.filter.as_ref().map(|filter| filter.flags),
     };
     bundle.write(&built, &config, host)?;
     let (handle, _) = create(shim, bundle, TIMEOUT)?;
@@ -190,7 +199,11 @@ fn probe_spec(shim: &Path, id: &str, root: &Path, host: &Host) -> Result<Built, 
         default_no_new_privileges: false,
         host,
     })?;
-    refuse_mkdir(&mut built.spec);
+    if let Some(filter) = &built.filter {
+        let mut oci = filter.oci.clone();
+        refuse_mkdir(&mut oci);
+        built.filter = Some(Arc::new(seccomp::compile(oci)?));
+    }
     let (major, minor) = DENIED_NUMBER;
     built.spec["linux"]["devices"] = json!([{
         "path": DENIED, "type": "c", "major": major, "minor": minor,
@@ -199,8 +212,8 @@ fn probe_spec(shim: &Path, id: &str, root: &Path, host: &Host) -> Result<Built, 
     Ok(built)
 }
 
-fn refuse_mkdir(spec: &mut Value) {
-    let rules = spec["linux"]["seccomp"]["syscalls"].as_array_mut();
+fn refuse_mkdir(filter: &mut Value) {
+    let rules = filter["syscalls"].as_array_mut();
     for rule in rules.into_iter().flatten() {
         if let Some(names) = rule["names"].as_array_mut() {
             names.retain(|name| name != "mkdir" && name != "mkdirat");
@@ -231,14 +244,17 @@ mod tests {
 
     #[test]
     fn exit_codes_of_the_probe() {
-        let found = |seccomp, devices, work| Some(SelfTest { seccomp, devices, work });
+        let found = |seccomp, devices, capabilities, work| {
+            Some(SelfTest { seccomp, devices, capabilities, work })
+        };
         #[rustfmt::skip]
         let table = [
-            (0,     found(true, true, true)),
-            (1,     found(false, true, true)),
-            (2,     found(true, false, true)),
-            (4,     found(true, true, false)),
-            (11,    found(false, false, false)),
+            (0,     found(true, true, true, true)),
+            (1,     found(false, true, true, true)),
+            (2,     found(true, false, true, true)),
+            (4,     found(true, true, true, false)),
+            (16,    found(true, true, false, true)),
+            (11,    found(false, false, true, false)),
             (127,   None),
             (-1,    None),
         ];
@@ -253,7 +269,7 @@ mod tests {
     fn the_probes_filter_refuses_mkdir_and_allows_the_rest() {
         let host = Host::full();
         let built = probe_spec(Path::new("/shim"), "id", Path::new("/root"), &host).unwrap();
-        let text = built.spec["linux"]["seccomp"].to_string();
+        let text = built.filter.unwrap().oci.to_string();
         assert!(!text.contains("\"mkdir\"") && !text.contains("\"mkdirat\""));
         assert!(text.contains("\"write\"") && text.contains("\"clone\""));
     }

@@ -1,18 +1,19 @@
 //! Docker's settings as an OCI runtime specification.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use berth_api::container::{ContainerConfig, HostConfig};
 use serde_json::{Map, Value, json};
 
-use crate::caps;
+use crate::caps::{self, CapSet};
 use crate::devices::{self, Node, Rule};
 use crate::error::RuntimeError;
 use crate::host::{Host, is_there};
 use crate::limits;
 use crate::mounts::{self, MountKind, Plan, ResolvedMount};
 use crate::process::{capabilities, user_to_oci};
-use crate::seccomp::{self, Circumstances};
+use crate::seccomp::{self, Circumstances, Filter};
 use crate::security::{BUILTIN, Security, UNCONFINED};
 use crate::user::{Accounts, User};
 
@@ -99,8 +100,12 @@ pub struct SpecInput<'a> {
 /// A specification and what belongs beside it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Built {
-    /// The specification: `config.json`.
+    /// The specification, complete but for the filter.
     pub spec: Value,
+    /// The container's capabilities; they are in the specification as well.
+    pub caps: CapSet,
+    /// The seccomp filter, when there is one.
+    pub filter: Option<Arc<Filter>>,
     /// The device rules, for the program that enforces them on version 2 control groups.
     pub device_rules: Vec<Rule>,
     /// For [`ShimConfig`](berth_shim_proto::ShimConfig). It is not in the specification, for
@@ -137,9 +142,7 @@ pub fn build(input: &SpecInput<'_>) -> Result<Built, RuntimeError> {
     linux.insert("devices".to_owned(), nodes.iter().map(Node::to_oci).collect());
     linux.insert("sysctl".to_owned(), sysctls(input));
     hidden_paths(input, &security, &mut linux);
-    if let Some(filter) = seccomp_filter(input, &security, &caps)? {
-        linux.insert("seccomp".to_owned(), filter);
-    }
+    let filter = seccomp_filter(input, &security, &caps)?;
     let mut spec = json!({
         "ociVersion": "1.2.0",
         "process": process,
@@ -156,7 +159,8 @@ pub fn build(input: &SpecInput<'_>) -> Result<Built, RuntimeError> {
     if !host_config.annotations.is_empty() {
         spec["annotations"] = json!(*host_config.annotations);
     }
-    Ok(Built { spec, device_rules, oom_score_adj, cgroups_path, warnings })
+    let caps = CapSet::of(&caps);
+    Ok(Built { spec, caps, filter, device_rules, oom_score_adj, cgroups_path, warnings })
 }
 
 /// The capabilities of the container's processes.
@@ -278,7 +282,6 @@ fn process(
     if config.tty && height > 0 && width > 0 {
         process["consoleSize"] = json!({ "height": height, "width": width });
     }
-    // Only when true: with `false` libcontainer 0.7.0 loads the filter too late and fails.
     if security.no_new_privileges || input.default_no_new_privileges {
         process["noNewPrivileges"] = json!(true);
     }
@@ -416,7 +419,7 @@ fn seccomp_filter(
     input: &SpecInput<'_>,
     security: &Security,
     caps: &[String],
-) -> Result<Option<Value>, RuntimeError> {
+) -> Result<Option<Arc<Filter>>, RuntimeError> {
     let around = Circumstances { caps, arch: seccomp::native_arch(), kernel: input.host.kernel };
     let privileged = input.host_config.privileged;
     let profile = match security.seccomp.as_deref().filter(|profile| !profile.is_empty()) {
@@ -424,13 +427,13 @@ fn seccomp_filter(
         None if privileged => return Ok(None),
         None => input.default_seccomp,
     };
-    let filter = match profile {
+    let profile = match profile {
         Some(UNCONFINED) => return Ok(None),
         _ if !input.host.seccomp => return Ok(None),
-        None | Some(BUILTIN | "") => seccomp::builtin(around)?,
-        Some(profile) => seccomp::custom(profile, around)?,
+        None | Some(BUILTIN | "") => None,
+        profile => profile,
     };
-    Ok(filter)
+    Ok(seccomp::filter(profile, around)?)
 }
 
 fn cgroups_path(input: &SpecInput<'_>) -> Result<String, RuntimeError> {

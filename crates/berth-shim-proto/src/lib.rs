@@ -4,10 +4,12 @@
 //!
 //! ```text
 //! <exec-root>/containers/<id>/      the bundle; on a tmpfs, gone after a reboot
-//!   config.json                     OCI spec, written by the daemon
+//!   config.json                     OCI spec, written by the daemon; without the capabilities and
+//!                                   the seccomp filter, which the watcher puts on by itself
 //!   shim.json                       ShimConfig, written by the daemon
 //!   devices.bpf                     device program, written by the daemon where only version 2
 //!                                   control groups are mounted; without it nothing is run there
+//!   seccomp.bpf                     compiled filter, written by the daemon where there is one
 //!   shim.sock                       where the watcher listens, from before it reports ready
 //!   shim.pid                        the watcher's pid, decimal
 //!   pid                             the container's init, decimal, once created
@@ -75,6 +77,11 @@ pub struct ShimConfig {
     pub log: LogTarget,
     /// `oom_score_adj` for the container.
     pub oom_score_adj: Option<i32>,
+    /// What the container's init may do at most; bit n is capability number n.
+    pub capabilities: u64,
+    /// The container has a filter, in `seccomp.bpf`, and nothing runs without it; the value is its
+    /// `SECCOMP_FILTER_FLAG_…` bits.
+    pub seccomp: Option<u32>,
 }
 
 /// A mount as plain data; mirrors the storage layer's plan.
@@ -188,8 +195,10 @@ pub enum Request {
 pub struct ExecRequest {
     /// The exec's full id.
     pub id: String,
-    /// The process in OCI form (`args`, `env`, `cwd`, `user`, `capabilities`, …).
+    /// The process in OCI form (`args`, `env`, `cwd`, `user` …), without `capabilities`.
     pub process: serde_json::Value,
+    /// What it may do at most; bit n is capability number n.
+    pub capabilities: u64,
     /// With a terminal of its own.
     pub tty: bool,
     /// Initial terminal size `(height, width)`.

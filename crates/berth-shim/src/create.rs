@@ -3,6 +3,7 @@
 use std::fs;
 use std::os::fd::OwnedFd;
 use std::path::{Component, Path, PathBuf};
+use std::rc::Rc;
 
 use berth_shim_proto::ShimConfig;
 use berth_types::kind::chain;
@@ -12,6 +13,7 @@ use oci_spec::runtime::Spec;
 use rustix::fs::{Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
+use crate::confine::Confinement;
 use crate::error::ShimError;
 use crate::executor::Launch;
 use crate::state;
@@ -26,7 +28,13 @@ pub(crate) fn create(bundle: &Path, config: &ShimConfig, report: &Report) -> Res
     if let Some(adjustment) = config.oom_score_adj {
         adjust_oom_score(adjustment);
     }
-    let executor = Launch { report: report.clone(), otherwise: 128, late: true };
+    let confinement = Confinement::read(bundle, config.capabilities, config.seccomp)?;
+    let executor = Launch {
+        report: report.clone(),
+        otherwise: 128,
+        late: true,
+        confinement: Rc::new(confinement),
+    };
     let mut builder = ContainerBuilder::new(config.id.clone(), SyscallType::Linux)
         .with_root_path(bundle.join(state::STATE_DIR))
         .map_err(|error| runtime(&error))?

@@ -1,7 +1,7 @@
 //! Running one more process in the container, in a fork.
 //!
-//! libcontainer's own tenant builder is not used: it drops the seccomp filter. What it would do
-//! with its parts is done here, with the filter of the container.
+//! libcontainer's own tenant builder is not used: it would compile the container's filter again, and
+//! lose it on the way. What it would do with its parts is done here.
 
 use std::fs::{self, File};
 use std::os::fd::{AsFd as _, AsRawFd as _, IntoRawFd as _};
@@ -21,6 +21,7 @@ use oci_spec::runtime::{
 };
 use rustix::fs::{Mode, OFlags, ResolveFlags};
 
+use crate::confine::Confinement;
 use crate::create::{adjust_oom_score, runtime};
 use crate::error::ShimError;
 use crate::executor::Launch;
@@ -61,6 +62,7 @@ pub(crate) fn join(
     let container = Container::load(state_dir.clone()).map_err(|error| runtime(&error))?;
     let notify = state_dir.join(format!("{}.sock", request.id));
     let listener = NotifyListener::new(&notify).map_err(|error| runtime(&error))?;
+    let confinement = Confinement::read(home.bundle, request.capabilities, home.config.seccomp)?;
     let ignored = File::options()
         .write(true)
         .open("/dev/null")
@@ -81,7 +83,12 @@ pub(crate) fn join(
             container_name: home.config.id.clone(),
         },
         detached: true,
-        executor: Box::new(Launch { report: report.clone(), otherwise: 126, late: false }),
+        executor: Box::new(Launch {
+            report: report.clone(),
+            otherwise: 126,
+            late: false,
+            confinement: Rc::new(confinement),
+        }),
         no_pivot: false,
         stdin: None,
         stdout: None,
@@ -114,12 +121,6 @@ fn pass_terminal(
 
 fn process_of(request: &ExecRequest) -> Result<Process, ShimError> {
     let mut value = request.process.clone();
-    // libcontainer looks whether the key is there, not at its value.
-    if value["noNewPrivileges"] == false
-        && let Some(fields) = value.as_object_mut()
-    {
-        fields.remove("noNewPrivileges");
-    }
     let terminal = request.tty;
     value["terminal"] = terminal.into();
     serde_json::from_value(value).map_err(|error| runtime(&error))
@@ -140,7 +141,7 @@ fn check_cwd(init: i32, cwd: &Path) -> Result<(), ShimError> {
     })
 }
 
-/// The container's spec with this process, the namespaces of its init, and its seccomp filter.
+/// The container's spec with this process and the namespaces of its init.
 fn tenant_spec(home: Home<'_>, process: Process) -> Result<Spec, ShimError> {
     let path = home.bundle.join(state::CONFIG);
     let mut spec = Spec::load(path).map_err(|error| runtime(&error))?;
@@ -156,7 +157,6 @@ fn tenant_spec(home: Home<'_>, process: Process) -> Result<Spec, ShimError> {
         LinuxBuilder::default().namespaces(joined).build().map_err(|error| runtime(&error))?;
     tenant.set_cgroups_path(linux.cgroups_path().clone());
     tenant.set_personality(linux.personality().clone());
-    tenant.set_seccomp(linux.seccomp().clone());
     tenant.set_resources(None);
     spec.set_process(Some(process));
     spec.set_linux(Some(tenant));

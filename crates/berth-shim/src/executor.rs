@@ -3,15 +3,17 @@
 use std::collections::HashMap;
 use std::ffi::CString;
 use std::os::unix::ffi::OsStrExt as _;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use libcontainer::workload::{
     Executor, ExecutorError, ExecutorSetEnvsError, ExecutorValidationError,
 };
-use oci_spec::runtime::Spec;
+use oci_spec::runtime::{Process, Spec};
 use signal_hook::consts::FORBIDDEN;
 
+use crate::confine::Confinement;
 use crate::error::failure;
 use crate::lookup::look_path;
 use crate::status::Report;
@@ -25,6 +27,8 @@ pub(crate) struct Launch {
     /// Whether nobody listens any more when the program is executed, as with a container's init
     /// after its start; then the container's standard error is told.
     pub(crate) late: bool,
+    /// What the program must not have.
+    pub(crate) confinement: Rc<Confinement>,
 }
 
 fn args_and_env(spec: &Spec) -> (&[String], Vec<String>) {
@@ -52,7 +56,16 @@ fn with_home(mut env: Vec<String>, spec: &Spec) -> Vec<String> {
 }
 
 impl Executor for Launch {
+    /// The first thing of ours that runs inside the container, with all that libcontainer needed
+    /// still held: gives it up, and then looks for the program with what is left.
     fn validate(&self, spec: &Spec) -> Result<(), ExecutorValidationError> {
+        let process = spec.process().as_ref();
+        let no_new_privileges = process.and_then(Process::no_new_privileges).unwrap_or(false);
+        if let Err(error) = self.confinement.put_on(no_new_privileges) {
+            let told = error.failure(self.otherwise);
+            self.report.failure(&told);
+            return Err(ExecutorValidationError::ArgValidationError(told.message));
+        }
         let (args, env) = args_and_env(spec);
         let program = args.first().map_or("", String::as_str);
         match look_path(program, &env) {

@@ -22,6 +22,7 @@
 #![forbid(unsafe_code)]
 
 mod cgroups;
+mod confine;
 mod conn;
 mod create;
 mod error;

@@ -19,6 +19,7 @@ pub(crate) const SHIM_PID: &str = "shim.pid";
 pub(crate) const INIT_PID: &str = "pid";
 pub(crate) const EXIT: &str = "exit.json";
 pub(crate) const DEVICES: &str = "devices.bpf";
+pub(crate) const SECCOMP: &str = "seccomp.bpf";
 const SHIM_CONFIG: &str = "shim.json";
 
 /// What the watcher itself needs of the OCI spec.

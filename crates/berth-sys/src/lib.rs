@@ -15,6 +15,7 @@ pub mod mountinfo;
 pub mod mountns;
 pub mod netns;
 pub mod process;
+pub mod seccomp;
 pub mod signals;
 pub mod socket;
 pub mod system;

@@ -270,7 +270,14 @@ impl Engine {
         } else {
             [config.attach_stdin, config.attach_stdout, config.attach_stderr]
         };
-        Ok(ExecRequest { id: exec.id.to_string(), process, tty: config.tty, console_size, attach })
+        Ok(ExecRequest {
+            id: exec.id.to_string(),
+            process: process.spec,
+            capabilities: process.caps.bits(),
+            tty: config.tty,
+            console_size,
+            attach,
+        })
     }
 
     /// Sets the size of an exec's terminal.

@@ -332,6 +332,8 @@ fn shim_config(
         stdin_once: record.config.stdin_once,
         log: log_target(record, &record.host)?,
         oom_score_adj: Some(built.oom_score_adj),
+        capabilities: built.caps.bits(),
+        seccomp: built.filter.as_ref().map(|filter| filter.flags),
     })
 }
 

@@ -1,12 +1,16 @@
-//! Seccomp: Docker's default profile, profiles given by a client, and their OCI form.
+//! Seccomp: Docker's default profile, profiles given by a client, their OCI form, and the program
+//! that the kernel runs.
 
+mod compile;
 mod default;
+mod newer;
 mod profile;
 #[cfg(test)]
 mod tests;
 
 use serde_json::{Value, json};
 
+pub use compile::{Filter, compile, filter};
 pub use profile::{Action, Arg, Condition, Op, Profile, Rule, SubArches};
 
 /// Why a profile was refused. The texts are Docker's, word for word.
@@ -29,6 +33,12 @@ pub enum ProfileError {
     Kernel { text: String },
     #[error("{field} is not supported by this version of berth")]
     Unsupported { field: &'static str },
+    #[error("unknown seccomp flag {name:?}")]
+    Flag { name: String },
+    #[error("the seccomp filter cannot be compiled")]
+    Compile(#[from] libseccomp::error::SeccompError),
+    #[error("the seccomp filter cannot be read back")]
+    Export(#[source] std::io::Error),
 }
 
 /// What the conditions of a profile are held against.
@@ -177,21 +187,10 @@ impl<'a> Named<'a> {
             oci["errnoRet"] = json!(errno);
         }
         if !self.rule.args.is_empty() {
-            oci["args"] = self.rule.args.iter().map(arg_to_oci).collect();
+            oci["args"] = json!(self.rule.args);
         }
         oci
     }
-}
-
-/// libcontainer 0.7.0 takes `value` for the comparison's right side and `valueTwo` for the mask
-/// of a masked comparison. The OCI specification and runc have them the other way round (libseccomp's
-/// `datum_a` is the mask), and with runc's order no container could fork.
-fn arg_to_oci(arg: &Arg) -> Value {
-    let (value, value_two) = match arg.op {
-        Op::MaskedEq => (arg.value_two, arg.value),
-        Op::Ne | Op::Lt | Op::Le | Op::Eq | Op::Ge | Op::Gt => (arg.value, arg.value_two),
-    };
-    json!({ "index": arg.index, "value": value, "valueTwo": value_two, "op": arg.op })
 }
 
 /// Whether the running kernel is at least `wanted`; `None` when nothing is wanted.

@@ -75,6 +75,13 @@ pub struct Arg {
     pub op: Op,
 }
 
+impl Arg {
+    /// The comparisons of a rule in OCI form.
+    pub(crate) fn list(value: &serde_json::Value) -> serde_json::Result<Vec<Self>> {
+        Vec::deserialize(value)
+    }
+}
+
 /// When a rule counts. An empty part says nothing.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase")]

@@ -29,7 +29,7 @@ fn the_default_profile_depends_on_capabilities_and_machine() {
     let allow = json!({"action": "SCMP_ACT_ALLOW"});
     let cloned = |index| {
         json!({"action": "SCMP_ACT_ALLOW", "args": [
-            {"index": index, "value": 0, "valueTwo": 0x7e02_0000, "op": "SCMP_CMP_MASKED_EQ"},
+            {"index": index, "value": 0x7e02_0000, "valueTwo": 0, "op": "SCMP_CMP_MASKED_EQ"},
         ]})
     };
     let no_clone3 = json!({"action": "SCMP_ACT_ERRNO", "errnoRet": 38});
@@ -121,5 +121,108 @@ fn profiles_of_clients() {
     for (text, expected) in table {
         let expected = expected.clone().map_err(str::to_owned);
         assert_eq!(translate(text), expected, "{text}");
+    }
+}
+
+/// What the filter does with a call on this machine: the program is run by hand.
+fn verdict(program: &[u8], number: u32, args: [u64; 6]) -> u32 {
+    const AUDIT_ARCH_X86_64: u32 = 0xc000_003e;
+    let mut data = Vec::new();
+    for word in [number, AUDIT_ARCH_X86_64, 0, 0] {
+        data.extend(word.to_le_bytes());
+    }
+    data.extend(args.iter().flat_map(|arg| arg.to_le_bytes()));
+    let (mut at, mut accumulator) = (0_usize, 0_u32);
+    loop {
+        let [code0, code1, yes, no, k0, k1, k2, k3] = program.as_chunks::<8>().0[at];
+        let operand = u32::from_le_bytes([k0, k1, k2, k3]);
+        let jump = |condition: bool| at + 1 + usize::from(if condition { yes } else { no });
+        at = match u16::from_le_bytes([code0, code1]) {
+            0x20 => {
+                let from = operand as usize;
+                accumulator = u32::from_le_bytes(data[from..from + 4].try_into().unwrap());
+                at + 1
+            }
+            0x54 => {
+                accumulator &= operand;
+                at + 1
+            }
+            0x05 => at + 1 + operand as usize,
+            0x15 => jump(accumulator == operand),
+            0x25 => jump(accumulator > operand),
+            0x35 => jump(accumulator >= operand),
+            0x06 => return operand,
+            other => panic!("instruction {other:#x}"),
+        };
+    }
+}
+
+#[test]
+#[cfg(target_arch = "x86_64")]
+fn the_compiled_filter_decides_as_the_profile_says() {
+    const ALLOW: u32 = 0x7fff_0000;
+    const ERRNO: u32 = 0x0005_0000;
+    const NO_SUCH_CALL: u32 = ERRNO | 0x26;
+    const X32: u32 = 0x4000_0000;
+    const NEW_USER: u64 = 0x1000_0000;
+    const AF_VSOCK: u64 = 40;
+    let caps = default_caps();
+    let filter = filter(None, Circumstances { caps: &caps, arch: "amd64", kernel: (6, 1) });
+    let filter = filter.unwrap().unwrap();
+    #[rustfmt::skip]
+    let table: &[(&str, u32, u64, u32)] = &[
+        ("read",              0, 0,        ALLOW),
+        ("mkdir",            83, 0,        ALLOW),
+        ("mount",           165, 0,        ERRNO | 1),
+        ("keyctl",          250, 0,        ERRNO | 1),
+        ("clone, a thread",  56, 0x003d_0f00, ALLOW),
+        ("clone, a user namespace", 56, NEW_USER, ERRNO | 1),
+        ("clone3",          435, 0,        NO_SUCH_CALL),
+        ("socket, inet",     41, 2,        ALLOW),
+        ("socket, vsock",    41, AF_VSOCK, ERRNO | 1),
+        ("personality, Linux", 135, 0,     ALLOW),
+        ("personality, SVr4", 135, 1,      ERRNO | 1),
+        ("fchmodat2",       452, 0,        ALLOW),
+        ("fchmodat2 of x32", X32 + 452, 0, ALLOW),
+        ("lsm_list_modules", 461, 0,       ERRNO | 1),
+        ("one to come",     600, 0,        NO_SUCH_CALL),
+        ("one to come of x32", X32 + 600, 0, NO_SUCH_CALL),
+    ];
+    for &(call, number, first, expected) in table {
+        let got = verdict(&filter.program, number, [first, 0, 0, 0, 0, 0]);
+        assert_eq!(got, expected, "{call}: {got:#x}");
+    }
+    assert_eq!(filter.flags, 0);
+}
+
+#[test]
+fn a_filter_is_compiled_once() {
+    let caps = default_caps();
+    let around = around(&caps, native_arch());
+    let first = filter(None, around).unwrap().unwrap();
+    let again = filter(None, around).unwrap().unwrap();
+    assert!(std::sync::Arc::ptr_eq(&first, &again));
+    let fewer = filter(None, Circumstances { caps: &[], ..around }).unwrap().unwrap();
+    assert_ne!(first.program, fewer.program);
+}
+
+#[test]
+fn filters_that_cannot_be_compiled_are_refused() {
+    #[rustfmt::skip]
+    let table = [
+        (json!({"defaultAction": "SCMP_ACT_ALLOW", "flags": ["SECCOMP_FILTER_FLAG_LOG"]}), Ok(2)),
+        (json!({"defaultAction": "SCMP_ACT_ALLOW", "flags": ["SECCOMP_FILTER_FLAG_X"]}),
+                                            Err("unknown seccomp flag \"SECCOMP_FILTER_FLAG_X\"")),
+        (json!({"defaultAction": "SCMP_ACT_ALLOW", "architectures": ["SCMP_ARCH_X"]}),
+                                            Err("the seccomp filter cannot be compiled")),
+        (json!({"defaultAction": "SCMP_ACT_X"}), Err("the seccomp filter cannot be compiled")),
+    ];
+    for (oci, expected) in table {
+        let got = compile(oci.clone()).map(|filter| filter.flags);
+        assert_eq!(
+            got.map_err(|error| error.to_string()),
+            expected.map_err(str::to_owned),
+            "{oci}"
+        );
     }
 }

@@ -21,13 +21,13 @@ pub(super) const CONTAINERS: &str = "containers";
 const CONFIG: &str = "config.json";
 const SHIM_CONFIG: &str = "shim.json";
 const DEVICES: &str = "devices.bpf";
+const SECCOMP: &str = "seccomp.bpf";
 const SHIM_PID: &str = "shim.pid";
 const INIT_PID: &str = "pid";
 const EXIT: &str = "exit.json";
 const LOG: &str = "shim.log";
 
-/// A container's bundle: see [`berth_shim_proto`] for its files. Beside those, `devices.bpf` is the
-/// device program for version 2 control groups, and `shim.log` the watcher's standard error.
+/// A container's bundle: see [`berth_shim_proto`] for its files.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Bundle {
     id: String,
@@ -67,14 +67,22 @@ impl Bundle {
     pub fn write(&self, built: &Built, shim: &ShimConfig, host: &Host) -> Result<(), RuntimeError> {
         let failed = |source| RuntimeError::Write { path: self.dir.clone(), source };
         DirBuilder::new().recursive(true).mode(0o700).create(&self.dir).map_err(failed)?;
-        for old in [super::SOCKET, SHIM_PID, INIT_PID, EXIT, LOG, DEVICES, CONFIG, SHIM_CONFIG] {
+        let stale = [super::SOCKET, SHIM_PID, INIT_PID, EXIT, LOG, DEVICES, SECCOMP];
+        for old in stale.into_iter().chain([CONFIG, SHIM_CONFIG]) {
             remove_if_there(&self.dir.join(old)).map_err(failed)?;
         }
         let encode = |what| move |source| RuntimeError::Encode { what, source };
-        let config = serde_json::to_vec(&built.spec).map_err(encode(CONFIG))?;
+        let mut spec = built.spec.clone();
+        if let Some(process) = spec["process"].as_object_mut() {
+            process.remove("capabilities");
+        }
+        let config = serde_json::to_vec(&spec).map_err(encode(CONFIG))?;
         let shim = serde_json::to_vec(shim).map_err(encode(SHIM_CONFIG))?;
         self.put(CONFIG, &config)?;
         self.put(SHIM_CONFIG, &shim)?;
+        if let Some(filter) = &built.filter {
+            self.put(SECCOMP, &filter.program)?;
+        }
         if host.cgroups.mode == Mode::V2 {
             let rules = [built.device_rules.clone(), crate::devices::runtime_rules()].concat();
             self.put(DEVICES, &bpf::program_bytes(&rules))?;

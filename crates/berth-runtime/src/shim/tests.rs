@@ -50,6 +50,7 @@ fn requests_are_answered_and_streams_begin_right_after_the_answer() {
     let exec = ExecRequest {
         id: "e".to_owned(),
         process: serde_json::json!({}),
+        capabilities: 0,
         tty: false,
         console_size: (0, 0),
         attach: [false, true, false],

@@ -70,8 +70,9 @@ fn a_default_container_is_the_one_of_dockerd() {
         };
         input.cgroup_parent = "/docker";
     });
-    let mut spec = built.unwrap().spec;
+    let Built { mut spec, filter, .. } = built.unwrap();
     assert_eq!(spec["linux"]["sysctl"], golden["linux"]["sysctl"]);
+    spec["linux"]["seccomp"] = filter.unwrap().oci.clone();
     spec["linux"]["seccomp"].as_object_mut().unwrap().remove("syscalls");
 
     // What differs on purpose: newer masks, the home directory that runc adds later, limits of
@@ -192,12 +193,12 @@ fn an_init_is_put_in_front_only_where_it_makes_sense() {
 
 #[test]
 fn privileged_containers_have_everything_the_daemon_has() {
-    let Built { spec, device_rules, .. } = built(&json!({"Privileged": true}));
+    let Built { spec, device_rules, caps, filter, .. } = built(&json!({"Privileged": true}));
     assert_eq!(device_rules, [Rule::parse("a *:* rwm").unwrap()]);
     let linux = &spec["linux"];
     assert_eq!(linux["resources"]["devices"], json!([{"allow": true, "access": "rwm"}]));
     assert_eq!((&linux["maskedPaths"], &linux["readonlyPaths"]), (&json!([]), &json!([])));
-    assert_eq!(linux.get("seccomp"), None);
+    assert_eq!((caps, filter), (CapSet::full(), None));
     assert_eq!(spec["process"]["capabilities"]["bounding"], json!(CapSet::full().names()));
     let null = json!({"path": "/dev/null", "type": "c", "major": 1, "minor": 3});
     let nodes = linux["devices"].as_array().unwrap();
@@ -207,13 +208,8 @@ fn privileged_containers_have_everything_the_daemon_has() {
 
 #[test]
 fn security_options_reach_the_specification() {
-    let profile = r#"seccomp={"defaultAction":"SCMP_ACT_ALLOW","syscalls":[]}"#;
-    let allow = json!({"defaultAction": "SCMP_ACT_ALLOW", "architectures": [], "syscalls": []});
     #[rustfmt::skip]
     let table: &[(Value, &str, Option<Value>)] = &[
-        (json!({"SecurityOpt": ["seccomp=unconfined"]}),     "/linux/seccomp", None),
-        (json!({"SecurityOpt": [profile]}),                  "/linux/seccomp", Some(allow.clone())),
-        (json!({"SecurityOpt": [profile], "Privileged": true}), "/linux/seccomp", Some(allow)),
         (json!({"SecurityOpt": ["no-new-privileges"]}),      "/process/noNewPrivileges", Some(json!(true))),
         (json!({"SecurityOpt": ["no-new-privileges=false"]}), "/process/noNewPrivileges", None),
         (json!({}),                                          "/process/noNewPrivileges", None),
@@ -228,10 +224,33 @@ fn security_options_reach_the_specification() {
         let spec = built(host_config).spec;
         assert_eq!(spec.pointer(pointer), expected.as_ref(), "{host_config} {pointer}");
     }
-    let default =
-        |profile| try_built(SH, &json!({}), |input| input.default_seccomp = profile).unwrap().spec;
-    assert_eq!(default(Some("unconfined"))["linux"].get("seccomp"), None);
-    assert_eq!(default(None)["linux"]["seccomp"]["defaultAction"], "SCMP_ACT_ERRNO");
+}
+
+#[test]
+fn the_filter_is_that_of_the_container_or_of_the_daemon_or_dockers() {
+    let profile = r#"seccomp={"defaultAction":"SCMP_ACT_ALLOW","syscalls":[]}"#;
+    let allow = json!({"defaultAction": "SCMP_ACT_ALLOW", "architectures": [], "syscalls": []});
+    let log = r#"{"defaultAction":"SCMP_ACT_LOG","syscalls":[]}"#;
+    #[rustfmt::skip]
+    let table: &[(Value, Option<&str>, Option<&str>)] = &[
+        (json!({"SecurityOpt": ["seccomp=unconfined"]}),        None,               None),
+        (json!({"SecurityOpt": [profile]}),                     None,               Some("SCMP_ACT_ALLOW")),
+        (json!({"SecurityOpt": [profile], "Privileged": true}), None,               Some("SCMP_ACT_ALLOW")),
+        (json!({"Privileged": true}),                           Some(log),          None),
+        (json!({}),                                             Some("unconfined"), None),
+        (json!({}),                                             Some(log),          Some("SCMP_ACT_LOG")),
+        (json!({"SecurityOpt": [profile]}),                     Some(log),          Some("SCMP_ACT_ALLOW")),
+        (json!({"SecurityOpt": ["seccomp=builtin"]}),           Some(log),          Some("SCMP_ACT_ERRNO")),
+        (json!({}),                                             None,               Some("SCMP_ACT_ERRNO")),
+    ];
+    for (host_config, of_daemon, expected) in table {
+        let built = try_built(SH, host_config, |input| input.default_seccomp = *of_daemon).unwrap();
+        let action = built.filter.as_ref().map(|filter| filter.oci["defaultAction"].clone());
+        let shown = action.as_ref().map(|action| action.as_str().unwrap());
+        assert_eq!(shown, *expected, "{host_config} {of_daemon:?}");
+    }
+    let filter = built(&json!({"SecurityOpt": [profile]})).filter.unwrap();
+    assert_eq!(filter.oci, allow);
 }
 
 #[test]

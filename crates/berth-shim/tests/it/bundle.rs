@@ -19,8 +19,18 @@ use serde_json::{Value, json};
 const BUSYBOX: &str = "/bin/busybox";
 const PATIENCE: Duration = Duration::from_secs(30);
 
+const CHOWN: u64 = 1;
+const DAC_OVERRIDE: u64 = 1 << 1;
+const KILL: u64 = 1 << 5;
+const SETGID: u64 = 1 << 6;
+const SETUID: u64 = 1 << 7;
+
 pub(crate) fn write_text(path: &Path, text: &str) {
-    File::create(path).unwrap().write_all(text.as_bytes()).unwrap();
+    write(path, text.as_bytes());
+}
+
+fn write(path: &Path, bytes: &[u8]) {
+    File::create(path).unwrap().write_all(bytes).unwrap();
 }
 
 /// A container's bundle, and whatever the test wants different.
@@ -103,6 +113,8 @@ impl Bundle {
             stdin_once: false,
             log,
             oom_score_adj: None,
+            capabilities: [CHOWN, DAC_OVERRIDE, KILL, SETGID, SETUID].iter().sum(),
+            seccomp: Some(0),
         };
         let spec = spec(&id, &merged, args);
         Self { dir, config, spec }
@@ -121,6 +133,7 @@ impl Bundle {
         let bundle = self.path();
         write_text(&bundle.join("config.json"), &self.spec.to_string());
         write_text(&bundle.join("shim.json"), &serde_json::to_string(&self.config).unwrap());
+        write(&bundle.join("seccomp.bpf"), &refuse_mkdir());
         let log = File::options().create(true).append(true).open(bundle.join("shim.log")).unwrap();
         Command::new(env!("CARGO_BIN_EXE_berth-shim"))
             .arg(&bundle)
@@ -214,11 +227,31 @@ pub(crate) fn cgroups(id: &str) -> Vec<PathBuf> {
     dirs.filter(|dir| fs::metadata(dir).is_ok()).collect()
 }
 
+/// A filter that refuses to make directories, and nothing else.
+fn refuse_mkdir() -> Vec<u8> {
+    const LOAD: u16 = 0x20;
+    const JUMP_IF_EQUAL: u16 = 0x15;
+    const RETURN: u16 = 0x06;
+    const ALLOW: u32 = 0x7fff_0000;
+    const REFUSE: u32 = 0x0005_0000 | 1;
+    let calls = [libc::SYS_mkdirat, libc::SYS_mkdir].map(|number| u32::try_from(number).unwrap());
+    let instruction = |code: u16, yes: u8, no: u8, operand: u32| {
+        [&code.to_ne_bytes()[..], &[yes, no], &operand.to_ne_bytes()].concat()
+    };
+    [
+        instruction(LOAD, 0, 0, 0),
+        instruction(JUMP_IF_EQUAL, 2, 0, calls[0]),
+        instruction(JUMP_IF_EQUAL, 1, 0, calls[1]),
+        instruction(RETURN, 0, 0, ALLOW),
+        instruction(RETURN, 0, 0, REFUSE),
+    ]
+    .concat()
+}
+
 fn spec(id: &str, root: &Path, args: &[&str]) -> Value {
-    let caps = ["CAP_CHOWN", "CAP_KILL", "CAP_SETUID", "CAP_SETGID", "CAP_DAC_OVERRIDE"];
     json!({
         "ociVersion": "1.0.2",
-        "process": process(args, &caps),
+        "process": process(args),
         "root": { "path": root, "readonly": false },
         "hostname": "box",
         "mounts": [
@@ -232,22 +265,17 @@ fn spec(id: &str, root: &Path, args: &[&str]) -> Value {
             "namespaces": [
                 { "type": "pid" }, { "type": "mount" }, { "type": "ipc" }, { "type": "uts" }, { "type": "network" },
             ],
-            "seccomp": {
-                "defaultAction": "SCMP_ACT_ALLOW",
-                "syscalls": [{ "names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_ERRNO", "errnoRet": 1 }],
-            },
         },
     })
 }
 
-fn process(args: &[&str], caps: &[&str]) -> Value {
+fn process(args: &[&str]) -> Value {
     json!({
         "terminal": false,
         "user": { "uid": 0, "gid": 0 },
         "args": args,
         "env": ["PATH=/bin", "ZED=1", "ALPHA=2"],
         "cwd": "/",
-        "capabilities": { "bounding": caps, "effective": caps, "permitted": caps },
     })
 }
 
@@ -255,7 +283,8 @@ fn process(args: &[&str], caps: &[&str]) -> Value {
 pub(crate) fn exec_request(id: &str, args: &[&str]) -> ExecRequest {
     ExecRequest {
         id: id.to_owned(),
-        process: process(args, &["CAP_KILL"]),
+        process: process(args),
+        capabilities: KILL,
         tty: false,
         console_size: (0, 0),
         attach: [false, true, true],

@@ -32,8 +32,8 @@ fn exec(watcher: &Watcher, request: ExecRequest) -> (String, String, i32) {
 }
 
 #[test]
-fn root_execs_have_output_exit_code_and_the_containers_seccomp_filter() {
-    let test = "root_execs_have_output_exit_code_and_the_containers_seccomp_filter";
+fn root_execs_have_output_exit_code_filter_and_capabilities() {
+    let test = "root_execs_have_output_exit_code_filter_and_capabilities";
     let Some(watcher) = running(test) else { return };
     let request = exec_request("one", &["sh", "-c", "echo out; echo err >&2; exit 5"]);
     assert_eq!(exec(&watcher, request), ("out\n".to_owned(), "err\n".to_owned(), 5));
@@ -46,6 +46,11 @@ fn root_execs_have_output_exit_code_and_the_containers_seccomp_filter() {
     let mut request = exec_request("four", &["sh", "-c", "id -u; id -g; echo x > /dev/stdout"]);
     request.process["user"] = serde_json::json!({ "uid": 1000, "gid": 1000 });
     assert_eq!(exec(&watcher, request), ("1000\n1000\nx\n".to_owned(), String::new(), 0));
+    let request =
+        exec_request("five", &["grep", "-E", "^(Cap|NoNew|Seccomp:)", "/proc/self/status"]);
+    let sets = "CapInh:\t0000000000000000\nCapPrm:\t0000000000000020\nCapEff:\t0000000000000020\n\
+                CapBnd:\t0000000000000020\nCapAmb:\t0000000000000000\nNoNewPrivs:\t0\nSeccomp:\t2\n";
+    assert_eq!(exec(&watcher, request), (sets.to_owned(), String::new(), 0));
     let Response::State(state) = watcher.ask(&Request::State).0 else { panic!("no state") };
     assert_eq!(state.execs, [""; 0]);
     stop(watcher);
