@@ -67,6 +67,30 @@ impl Cgroups {
         self.unified.as_deref()
     }
 
+    /// Puts this process, which has one thread, into the groups of version 1. With version 2 a
+    /// process is best made inside: gives the directory for that.
+    ///
+    /// `0` in `tasks` moves the writing thread only, which the kernel does at once; a pid in
+    /// `cgroup.procs` makes it wait for an RCU grace period of the whole machine.
+    pub(crate) fn enter(&self) -> io::Result<Option<fs::File>> {
+        if let Some(dir) = &self.unified {
+            return fs::File::open(dir).map(Some);
+        }
+        for dir in &self.dirs {
+            match write(&dir.join("tasks"), "0") {
+                // A hierarchy in which the container was given no group.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                other => other?,
+            }
+        }
+        Ok(None)
+    }
+
+    /// Puts this process into the group of version 2, where it could not be made inside.
+    pub(crate) fn move_in(&self) -> io::Result<()> {
+        self.unified.as_ref().map_or(Ok(()), |dir| write(&dir.join("cgroup.procs"), "0"))
+    }
+
     /// Everybody in it, groups below included.
     pub(crate) fn processes(&self) -> Vec<i32> {
         let mut pids = Vec::new();

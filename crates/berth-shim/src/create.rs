@@ -29,12 +29,7 @@ pub(crate) fn create(bundle: &Path, config: &ShimConfig, report: &Report) -> Res
         adjust_oom_score(adjustment);
     }
     let confinement = Confinement::read(bundle, config.capabilities, config.seccomp)?;
-    let executor = Launch {
-        report: report.clone(),
-        otherwise: 128,
-        late: true,
-        confinement: Rc::new(confinement),
-    };
+    let executor = Launch { report: report.clone(), confinement: Rc::new(confinement) };
     let mut builder = ContainerBuilder::new(config.id.clone(), SyscallType::Linux)
         .with_root_path(bundle.join(state::STATE_DIR))
         .map_err(|error| runtime(&error))?

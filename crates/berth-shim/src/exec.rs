@@ -1,33 +1,25 @@
-//! Running one more process in the container, in a fork.
+//! Running one more process in the container, in a fork of the watcher.
 //!
-//! libcontainer's own tenant builder is not used: it would compile the container's filter again, and
-//! lose it on the way. What it would do with its parts is done here.
+//! libcontainer is not asked: joining what is there takes few steps, and it takes many. What it
+//! makes for a container (mounts, namespaces, control groups) is only entered here.
 
-use std::fs::{self, File};
-use std::os::fd::{AsFd as _, AsRawFd as _, IntoRawFd as _};
+use std::fs::File;
+use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
-use std::rc::Rc;
+use std::path::Path;
 
 use berth_shim_proto::{ExecRequest, ShimConfig};
-use libcgroups::common::CgroupConfig;
-use libcontainer::container::Container;
-use libcontainer::notify_socket::{NotifyListener, NotifySocket};
-use libcontainer::process::args::{ContainerArgs, ContainerType};
-use libcontainer::process::container_main_process::container_main_process;
-use libcontainer::syscall::syscall::SyscallType;
-use oci_spec::runtime::{
-    LinuxBuilder, LinuxNamespace, LinuxNamespaceBuilder, LinuxNamespaceType, Process, Spec,
-};
-use rustix::fs::{Mode, OFlags, ResolveFlags};
+use berth_sys::fork::{Forked, fork, fork_into};
+use rustix::process::{Resource, Rlimit};
+use rustix::thread::ThreadNameSpaceType;
 
+use crate::cgroups::Cgroups;
 use crate::confine::Confinement;
-use crate::create::{adjust_oom_score, runtime};
+use crate::create::adjust_oom_score;
 use crate::error::ShimError;
-use crate::executor::Launch;
-use crate::lookup::go_text;
-use crate::process::receive_terminal;
-use crate::state;
+use crate::inside::{self, Inner};
+use crate::process::end_fork;
+use crate::spec::ExecSpec;
 use crate::status::Report;
 
 /// Where the new process goes.
@@ -35,149 +27,121 @@ use crate::status::Report;
 pub(crate) struct Home<'a> {
     pub(crate) bundle: &'a Path,
     pub(crate) config: &'a ShimConfig,
+    pub(crate) cgroups: &'a Cgroups,
+    /// The container's own, and those of others that it joined.
+    pub(crate) namespaces: ThreadNameSpaceType,
+    /// Not reaped, so its pid is still its own.
     pub(crate) init: i32,
 }
 
-/// Sets the process up, reports its pid and lets it go. Runs in a fork whose standard streams are
-/// already those of the process, or, with a `console` (the watcher's end and the other), nothing.
+/// Docker's exit code of an exec that could not be started, but for its program.
+pub(crate) const NOT_STARTED: i32 = 126;
+
+/// Makes the process, and reports its pid and whatever keeps it from running its program. Runs in
+/// a fork whose standard streams are already those of the process, or, with a `console` (where the
+/// watcher takes a terminal from), nothing.
 pub(crate) fn join(
     home: Home<'_>,
     request: &ExecRequest,
-    uid: u32,
-    console: Option<&(UnixStream, UnixStream)>,
+    console: Option<&UnixStream>,
     report: &Report,
 ) -> Result<(), ShimError> {
-    let process = process_of(request)?;
-    check_cwd(home.init, process.cwd())?;
-    if let Some(adjustment) = process.oom_score_adj().or(home.config.oom_score_adj) {
+    let spec = ExecSpec::parse(&request.process)?;
+    if let Some(adjustment) = home.config.oom_score_adj {
         adjust_oom_score(adjustment);
     }
     // Nothing in the container may look into this process while it has the host's descriptors.
     berth_sys::process::set_dumpable(false).map_err(ShimError::system("hide from tracing"))?;
-    let spec = tenant_spec(home, process)?;
-    let linux = spec.linux().as_ref();
-    let cgroup_path = linux.and_then(|linux| linux.cgroups_path().clone()).unwrap_or_default();
-    let root = spec.root().as_ref().map(|root| root.path().clone()).unwrap_or_default();
-    let state_dir = home.bundle.join(state::STATE_DIR).join(&home.config.id);
-    let container = Container::load(state_dir.clone()).map_err(|error| runtime(&error))?;
-    let notify = state_dir.join(format!("{}.sock", request.id));
-    let listener = NotifyListener::new(&notify).map_err(|error| runtime(&error))?;
     let confinement = Confinement::read(home.bundle, request.capabilities, home.config.seccomp)?;
-    let ignored = File::options()
-        .write(true)
-        .open("/dev/null")
-        .map_err(ShimError::file("open", Path::new("/dev/null")))?;
-    let args = ContainerArgs {
-        container_type: ContainerType::TenantContainer { exec_notify_fd: ignored.into_raw_fd() },
-        syscall: SyscallType::Linux,
-        spec: Rc::new(spec),
-        rootfs: root,
-        console_socket: console.map(|(_, theirs)| theirs.as_raw_fd()),
-        notify_listener: listener,
-        preserve_fds: 0,
-        container: Some(container),
-        user_ns_config: None,
-        cgroup_config: CgroupConfig {
-            cgroup_path,
-            systemd_cgroup: false,
-            container_name: home.config.id.clone(),
-        },
-        detached: true,
-        executor: Box::new(Launch {
-            report: report.clone(),
-            otherwise: 126,
-            late: false,
-            confinement: Rc::new(confinement),
-        }),
-        no_pivot: false,
-        stdin: None,
-        stdout: None,
-        stderr: None,
-        as_sibling: false,
-        pid_file: None,
+    let init = berth_sys::process::pidfd_open(home.init)
+        .map_err(ShimError::system("open the container's init"))?;
+    let proc = spec.apparmor.as_ref().map(|_| open_proc()).transpose()?;
+    let group = home.cgroups.enter().map_err(ShimError::system("join the control groups"))?;
+    set_limits(&spec)?;
+    let kept = [report.as_fd(), init.as_fd()].into_iter();
+    let kept = kept.chain(console.map(UnixStream::as_fd)).chain(group.as_ref().map(File::as_fd));
+    let kept = kept.chain(proc.as_ref().map(File::as_fd));
+    let kept: Vec<_> = kept.map(|fd| fd.as_raw_fd()).collect();
+    // What a path in the container could lead out through, `/proc/self/fd/N` as working directory.
+    crate::io::close_others(&kept).map_err(ShimError::system("close what was inherited"))?;
+    // The mounts last: this process needs the host's `/proc` until it has forked.
+    let mounts = home.namespaces & ThreadNameSpaceType::MOUNT;
+    join_namespaces(&init, home.namespaces - mounts)?;
+    // Of the pid namespace only a child is part.
+    let side = match &group {
+        None => fork().map_err(ShimError::system("fork"))?,
+        Some(dir) => fork_into(dir.as_fd())
+            .or_else(|_| fork_moved(home.cgroups))
+            .map_err(ShimError::system("join the control group"))?,
     };
-    let made = container_main_process(&args).map_err(|error| runtime(&error));
-    let started = made.and_then(|pid| {
-        if let Some(console) = console {
-            pass_terminal(console, uid, request.console_size)?;
+    drop(group);
+    match side {
+        Forked::Parent { pid } => {
+            report.pid(pid);
+            Ok(())
         }
-        report.pid(pid.as_raw());
-        NotifySocket::new(notify.clone()).notify_container_start().map_err(|error| runtime(&error))
-    });
-    fs::remove_file(&notify).map_err(ShimError::file("remove", &notify)).and(started)
+        Forked::Child => {
+            let inner = Inner { spec: &spec, request, console, proc, confinement };
+            let result = join_namespaces(&init, mounts).and_then(|()| {
+                drop(init);
+                inside::run(inner)
+            });
+            end_fork(result.map(|never| match never {}), report, NOT_STARTED)
+        }
+    }
 }
 
-/// Makes the terminal ready before the program runs, and sends it on to the watcher.
-fn pass_terminal(
-    (ours, theirs): &(UnixStream, UnixStream),
-    uid: u32,
-    size: (u16, u16),
-) -> Result<(), ShimError> {
-    let master = receive_terminal(ours, uid, size)?;
-    berth_sys::socket::send_fd(theirs, b"tty", master.as_fd())
-        .map(drop)
-        .map_err(ShimError::system("pass the terminal on"))
+fn join_namespaces(init: &OwnedFd, namespaces: ThreadNameSpaceType) -> Result<(), ShimError> {
+    if namespaces.is_empty() {
+        return Ok(());
+    }
+    rustix::thread::move_into_thread_name_spaces(init.as_fd(), namespaces)
+        .map_err(|errno| ShimError::system("join the container's namespaces")(errno.into()))
 }
 
-fn process_of(request: &ExecRequest) -> Result<Process, ShimError> {
-    let mut value = request.process.clone();
-    let terminal = request.tty;
-    value["terminal"] = terminal.into();
-    serde_json::from_value(value).map_err(|error| runtime(&error))
+/// For kernels that cannot make a process inside a group.
+fn fork_moved(cgroups: &Cgroups) -> std::io::Result<Forked> {
+    cgroups.move_in()?;
+    fork()
 }
 
-fn check_cwd(init: i32, cwd: &Path) -> Result<(), ShimError> {
-    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let root = rustix::fs::open(format!("/proc/{init}/root"), flags, Mode::empty());
-    let found = root.and_then(|root| {
-        rustix::fs::openat2(&root, cwd, flags, Mode::empty(), ResolveFlags::IN_ROOT)
-    });
-    found.map(drop).map_err(|errno| ShimError::Runtime {
-        text: format!(
-            "chdir to cwd ({:?}) set in config.json failed: {}",
-            cwd.display().to_string(),
-            go_text(errno)
-        ),
+/// The host's `/proc`, for the AppArmor profile: the container's may be anything.
+fn open_proc() -> Result<File, ShimError> {
+    let path = Path::new("/proc");
+    File::open(path).map_err(ShimError::file("open", path))
+}
+
+fn set_limits(spec: &ExecSpec) -> Result<(), ShimError> {
+    for limit in &spec.rlimits {
+        let resource = resource(&limit.name).ok_or_else(|| ShimError::Runtime {
+            text: format!("unknown resource limit {:?}", limit.name),
+        })?;
+        let value = |value: u64| (value != u64::MAX).then_some(value);
+        let new = Rlimit { current: value(limit.soft), maximum: value(limit.hard) };
+        rustix::process::setrlimit(resource, new)
+            .map_err(|errno| ShimError::system("set a resource limit")(errno.into()))?;
+    }
+    Ok(())
+}
+
+fn resource(name: &str) -> Option<Resource> {
+    Some(match name {
+        "RLIMIT_CPU" => Resource::Cpu,
+        "RLIMIT_FSIZE" => Resource::Fsize,
+        "RLIMIT_DATA" => Resource::Data,
+        "RLIMIT_STACK" => Resource::Stack,
+        "RLIMIT_CORE" => Resource::Core,
+        "RLIMIT_RSS" => Resource::Rss,
+        "RLIMIT_NPROC" => Resource::Nproc,
+        "RLIMIT_NOFILE" => Resource::Nofile,
+        "RLIMIT_MEMLOCK" => Resource::Memlock,
+        "RLIMIT_AS" => Resource::As,
+        "RLIMIT_LOCKS" => Resource::Locks,
+        "RLIMIT_SIGPENDING" => Resource::Sigpending,
+        "RLIMIT_MSGQUEUE" => Resource::Msgqueue,
+        "RLIMIT_NICE" => Resource::Nice,
+        "RLIMIT_RTPRIO" => Resource::Rtprio,
+        "RLIMIT_RTTIME" => Resource::Rttime,
+        _ => return None,
     })
-}
-
-/// The container's spec with this process and the namespaces of its init.
-fn tenant_spec(home: Home<'_>, process: Process) -> Result<Spec, ShimError> {
-    let path = home.bundle.join(state::CONFIG);
-    let mut spec = Spec::load(path).map_err(|error| runtime(&error))?;
-    spec.canonicalize_rootfs(home.bundle).map_err(|error| runtime(&error))?;
-    let Some(linux) = spec.linux().clone() else {
-        return Err(ShimError::Runtime { text: "config.json has no linux section".to_owned() });
-    };
-    let namespaces = linux.namespaces().iter().flatten();
-    let joined = namespaces
-        .map(|namespace| joined(home.init, namespace.typ()))
-        .collect::<Result<Vec<_>, _>>()?;
-    let mut tenant =
-        LinuxBuilder::default().namespaces(joined).build().map_err(|error| runtime(&error))?;
-    tenant.set_cgroups_path(linux.cgroups_path().clone());
-    tenant.set_personality(linux.personality().clone());
-    tenant.set_resources(None);
-    spec.set_process(Some(process));
-    spec.set_linux(Some(tenant));
-    spec.set_hooks(None);
-    Ok(spec)
-}
-
-fn joined(init: i32, kind: LinuxNamespaceType) -> Result<LinuxNamespace, ShimError> {
-    let file = match kind {
-        LinuxNamespaceType::Mount => "mnt",
-        LinuxNamespaceType::Cgroup => "cgroup",
-        LinuxNamespaceType::Uts => "uts",
-        LinuxNamespaceType::Ipc => "ipc",
-        LinuxNamespaceType::User => "user",
-        LinuxNamespaceType::Pid => "pid",
-        LinuxNamespaceType::Network => "net",
-        LinuxNamespaceType::Time => "time",
-    };
-    LinuxNamespaceBuilder::default()
-        .typ(kind)
-        .path(PathBuf::from(format!("/proc/{init}/ns/{file}")))
-        .build()
-        .map_err(|error| runtime(&error))
 }

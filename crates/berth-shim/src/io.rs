@@ -27,6 +27,21 @@ pub(crate) fn dev_null() -> io::Result<OwnedFd> {
     Ok(rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?)
 }
 
+/// Closes every descriptor but the standard ones and these.
+pub(crate) fn close_others(keep: &[i32]) -> io::Result<()> {
+    let open: Vec<i32> = std::fs::read_dir("/proc/self/fd")?
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+        .collect();
+    for fd in open.into_iter().filter(|fd| *fd > 2 && !keep.contains(fd)) {
+        match nix::unistd::close(fd) {
+            // The one that the list was read from.
+            Ok(()) | Err(nix::errno::Errno::EBADF) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+    }
+    Ok(())
+}
+
 /// Pipes; standard input only when it is wanted. They belong to `uid`, so that the process may
 /// open `/dev/stdout`. Output never goes to `/dev/null` directly: libcontainer would make that
 /// read-only.

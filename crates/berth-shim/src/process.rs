@@ -87,9 +87,10 @@ impl Process {
         let side = fork().map_err(ShimError::system("fork"))?;
         if side == Forked::Child {
             let report = Report::new(writer.into());
-            let result = in_fork(inside)
-                .and_then(|()| exec::join(home, request, uid, console.as_ref(), &report));
-            end_fork(result, &report, 126);
+            let result = in_fork(inside).and_then(|()| {
+                exec::join(home, request, console.as_ref().map(|(_, theirs)| theirs), &report)
+            });
+            end_fork(result, &report, exec::NOT_STARTED);
         }
         Ok(Self {
             exec: Some(request.id.clone()),

@@ -187,7 +187,13 @@ impl Shim {
             let text = format!("exec command {} is already running", request.id);
             return Err(failure(text, 126));
         }
-        let home = Home { bundle: &self.bundle, config: &self.config, init: init.pid };
+        let home = Home {
+            bundle: &self.bundle,
+            config: &self.config,
+            cgroups: &self.cgroups,
+            namespaces: self.namespaces,
+            init: init.pid,
+        };
         let process = Process::exec(home, request, id).map_err(|error| error.failure(126))?;
         let mut key = u32::try_from(self.next_key & 0xffff_ffff).unwrap_or(1).max(1);
         while self.processes.contains_key(&key) {

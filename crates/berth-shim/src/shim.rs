@@ -13,6 +13,7 @@ use berth_sys::signals::SignalFd;
 use berth_types::Timestamp;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
+use rustix::thread::ThreadNameSpaceType;
 
 use crate::cgroups::Cgroups;
 use crate::conn::{CLIENT_LIMIT, Conn, Mode};
@@ -36,6 +37,8 @@ pub(crate) struct Shim {
     pub(crate) bundle: PathBuf,
     pub(crate) config: ShimConfig,
     pub(crate) cgroups: Cgroups,
+    /// What an exec joins.
+    pub(crate) namespaces: ThreadNameSpaceType,
     pub(crate) signals: SignalFd,
     pub(crate) listener: Option<UnixListener>,
     pub(crate) processes: BTreeMap<u32, Process>,

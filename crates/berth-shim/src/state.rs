@@ -6,6 +6,7 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use berth_shim_proto::ShimConfig;
+use rustix::thread::ThreadNameSpaceType;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
@@ -45,6 +46,14 @@ struct UserPart {
 #[serde(rename_all = "camelCase")]
 struct LinuxPart {
     cgroups_path: Option<PathBuf>,
+    #[serde(default)]
+    namespaces: Vec<NamespacePart>,
+}
+
+#[derive(Debug, Deserialize)]
+struct NamespacePart {
+    #[serde(rename = "type")]
+    kind: String,
 }
 
 impl SpecPart {
@@ -55,6 +64,29 @@ impl SpecPart {
     /// Who the process runs as.
     pub(crate) fn uid(&self) -> u32 {
         self.process.user.uid
+    }
+
+    /// The namespaces that are the container's own, or another container's.
+    pub(crate) fn namespaces(&self) -> Result<ThreadNameSpaceType, ShimError> {
+        let mut all = ThreadNameSpaceType::empty();
+        for NamespacePart { kind } in &self.linux.namespaces {
+            all |= match kind.as_str() {
+                "mount" => ThreadNameSpaceType::MOUNT,
+                "cgroup" => ThreadNameSpaceType::CONTROL_GROUP,
+                "uts" => ThreadNameSpaceType::HOST_NAME_AND_NIS_DOMAIN_NAME,
+                "ipc" => ThreadNameSpaceType::INTER_PROCESS_COMMUNICATION,
+                "user" => ThreadNameSpaceType::USER,
+                "pid" => ThreadNameSpaceType::PROCESS_ID,
+                "network" => ThreadNameSpaceType::NETWORK,
+                "time" => ThreadNameSpaceType::TIME,
+                other => {
+                    return Err(ShimError::Runtime {
+                        text: format!("unknown namespace {other:?} in config.json"),
+                    });
+                }
+            };
+        }
+        Ok(all)
     }
 
     /// Where its control groups are; libcontainer's default without one.

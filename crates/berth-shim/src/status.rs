@@ -5,7 +5,7 @@
 
 use std::fs::File;
 use std::io::Write as _;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::rc::Rc;
 
 use berth_shim_proto::Failure;
@@ -20,6 +20,11 @@ pub(crate) struct Report {
 impl Report {
     pub(crate) fn new(pipe: OwnedFd) -> Self {
         Self { pipe: Rc::new(File::from(pipe)) }
+    }
+
+    /// The pipe.
+    pub(crate) fn as_fd(&self) -> BorrowedFd<'_> {
+        self.pipe.as_fd()
     }
 
     pub(crate) fn pid(&self, pid: i32) {

@@ -28,7 +28,7 @@ const SIGNALS: [i32; 5] = [1, 2, 3, 15, 17];
 pub(crate) fn run(dir: &Path) -> Result<(), ShimError> {
     let bundle = fs::canonicalize(dir).map_err(ShimError::file("open", dir))?;
     let config = state::read_config(&bundle)?;
-    close_inherited().map_err(ShimError::system("close what was inherited"))?;
+    io::close_others(&[]).map_err(ShimError::system("close what was inherited"))?;
     if let Forked::Parent { .. } = daemonize().map_err(ShimError::system("detach"))? {
         return Ok(());
     }
@@ -84,23 +84,10 @@ fn give_up(error: &ShimError) -> Result<(), ShimError> {
     report(&Ready::Failed(error.failure(128)))
 }
 
-/// Closes every descriptor but the standard ones.
-fn close_inherited() -> stdio::Result<()> {
-    let open: Vec<i32> = fs::read_dir("/proc/self/fd")?
-        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
-        .collect();
-    for fd in open.into_iter().filter(|fd| *fd > 2) {
-        match nix::unistd::close(fd) {
-            // The one that the list was read from.
-            Ok(()) | Err(nix::errno::Errno::EBADF) => {}
-            Err(errno) => return Err(errno.into()),
-        }
-    }
-    Ok(())
-}
-
 /// Makes the fork a process of its own: nothing of the daemon's but the pipe and the log.
 fn settle() -> stdio::Result<SignalFd> {
+    // Executed through a descriptor, it would be called by the descriptor's number.
+    rustix::thread::set_name(c"berth-shim")?;
     rustix::process::chdir("/")?;
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
     rustix::stdio::dup2_stdin(io::dev_null()?)?;
@@ -145,6 +132,7 @@ fn begin(
         bundle: bundle.to_owned(),
         config: config.clone(),
         cgroups: cgroups.clone(),
+        namespaces: spec.namespaces()?,
         signals,
         listener: Some(listener),
         processes: BTreeMap::from([(INIT, init)]),

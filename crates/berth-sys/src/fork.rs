@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, Read as _, Write as _};
+use std::os::fd::{AsRawFd as _, BorrowedFd};
 
 /// Which side of a fork this is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,6 +35,51 @@ pub fn fork() -> io::Result<Forked> {
         0 => Ok(Forked::Child),
         pid => Ok(Forked::Parent { pid }),
     }
+}
+
+/// As [`fork`], with the new process in the version 2 control group whose directory this is, from
+/// its first instant. Moving a process there later makes it wait for everybody else on the machine
+/// (an RCU grace period, tens of milliseconds). Needs Linux 5.7.
+pub fn fork_into(cgroup: BorrowedFd<'_>) -> io::Result<Forked> {
+    if thread_count()? != 1 {
+        return Err(io::Error::other("a process with several threads cannot be forked safely"));
+    }
+    let args = CloneArgs {
+        flags: CLONE_INTO_CGROUP,
+        exit_signal: u64::from(libc::SIGCHLD.cast_unsigned()),
+        cgroup: u64::from(cgroup.as_raw_fd().cast_unsigned()),
+        ..CloneArgs::default()
+    };
+    // SAFETY: as with fork above, this thread is the only one, so nothing is locked by others in
+    // the child. Without CLONE_VM the child has its own copy of the memory, and with a zero stack
+    // it goes on on its copy of this one. `args` outlives the call, and its size is given.
+    let result = unsafe {
+        libc::syscall(libc::SYS_clone3, std::ptr::from_ref(&args), size_of::<CloneArgs>())
+    };
+    match result {
+        -1 => Err(io::Error::last_os_error()),
+        0 => Ok(Forked::Child),
+        pid => Ok(Forked::Parent { pid: i32::try_from(pid).map_err(io::Error::other)? }),
+    }
+}
+
+const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
+
+/// `struct clone_args` of the kernel, up to `cgroup`.
+#[repr(C)]
+#[derive(Default)]
+struct CloneArgs {
+    flags: u64,
+    pidfd: u64,
+    child_tid: u64,
+    parent_tid: u64,
+    exit_signal: u64,
+    stack: u64,
+    stack_size: u64,
+    tls: u64,
+    set_tid: u64,
+    set_tid_size: u64,
+    cgroup: u64,
 }
 
 /// Ends this process at once: no destructors, no buffers flushed. For the middle of a double fork.
@@ -91,5 +137,7 @@ mod tests {
         // The test runner's main thread exists beside the one that runs this.
         assert!(thread_count().unwrap() > 1);
         assert!(fork().is_err());
+        let dir = File::open("/").unwrap();
+        assert!(fork_into(std::os::fd::AsFd::as_fd(&dir)).is_err());
     }
 }

@@ -76,6 +76,40 @@ fn root_execs_that_cannot_be_run_fail_in_runcs_words() {
     stop(watcher);
 }
 
+/// A descriptor of the host's that is open while the working directory is entered would lead there.
+#[test]
+fn root_no_descriptor_leads_an_exec_out_of_the_container() {
+    let test = "root_no_descriptor_leads_an_exec_out_of_the_container";
+    let Some(watcher) = running(test) else { return };
+    for number in 0..32 {
+        let mut request = exec_request("x", &["true"]);
+        request.process["cwd"] = format!("/proc/self/fd/{number}").into();
+        let answer = watcher.ask(&Request::Exec(request)).0;
+        let Response::Failed(failure) = answer else { panic!("{number}: {answer:?}") };
+        assert_eq!(failure.exit_code, 126, "{number}: {failure:?}");
+    }
+    stop(watcher);
+}
+
+#[test]
+fn root_an_exec_has_its_limits_and_groups() {
+    let test = "root_an_exec_has_its_limits_and_groups";
+    let Some(watcher) = running(test) else { return };
+    let script = "ulimit -n; ulimit -Hc; id -G; grep NoNew /proc/self/status; pwd";
+    let mut request = exec_request("x", &["sh", "-c", script]);
+    request.process["rlimits"] = serde_json::json!([
+        { "type": "RLIMIT_NOFILE", "soft": 77, "hard": 99 },
+        { "type": "RLIMIT_CORE", "soft": 0, "hard": 512 },
+    ]);
+    request.process["user"] =
+        serde_json::json!({ "uid": 1000, "gid": 1001, "additionalGids": [7, 8] });
+    request.process["noNewPrivileges"] = true.into();
+    request.process["cwd"] = "/etc".into();
+    let out = "77\n1\n1001 7 8\nNoNewPrivs:\t1\n/etc\n".to_owned();
+    assert_eq!(exec(&watcher, request), (out, String::new(), 0));
+    stop(watcher);
+}
+
 #[test]
 fn root_an_exec_reads_input_until_its_client_half_closes() {
     let test = "root_an_exec_reads_input_until_its_client_half_closes";
