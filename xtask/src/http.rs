@@ -56,6 +56,12 @@ impl Client {
         self.expect("GET", path, Body::None)
     }
 
+    /// The answer as it came. Reading a long list as JSON takes longer here than making it there.
+    pub(crate) fn get_bytes(&self, path: &str) -> Result<Vec<u8>> {
+        let answer = self.exchange("GET", path, Body::None, false)?;
+        self.check("GET", path, answer).map(|answer| answer.body)
+    }
+
     pub(crate) fn post(&self, path: &str, body: &Value) -> Result<Value> {
         let text = if body.is_null() { String::new() } else { body.to_string() };
         self.expect("POST", path, Body::Json(&text))

@@ -9,7 +9,7 @@ use berth_db::Db;
 use berth_images::ImageStore;
 use berth_layers::LayerStore;
 use berth_networks::Networks;
-use berth_runtime::selftest;
+use berth_runtime::{selftest, shim};
 use berth_volumes::VolumeStore;
 
 use crate::blocking::blocking;
@@ -49,6 +49,7 @@ struct Inner {
     prunes: Prunes,
     /// What the self-test warns of, once it has run.
     self_test: OnceLock<Vec<String>>,
+    watcher: shim::Program,
 }
 
 /// One prune of each kind at a time, as in Docker.
@@ -69,6 +70,11 @@ impl Engine {
         })
         .await?;
         let reloadable = Mutex::new(Reloadable::from(&config));
+        let (watcher, exposed) = shim::Program::open(&config.shim);
+        if let Some(error) = exposed {
+            let path = config.shim.display();
+            tracing::warn!(%error, "{path} cannot be hidden behind a read-only mount");
+        }
         let engine = Self {
             inner: Arc::new(Inner {
                 config,
@@ -85,6 +91,7 @@ impl Engine {
                 host: stores.host,
                 prunes: Prunes::default(),
                 self_test: OnceLock::new(),
+                watcher,
             }),
         };
         restore::run(&engine).await?;
@@ -98,7 +105,7 @@ impl Engine {
         let engine = self.clone();
         tokio::task::spawn_blocking(move || {
             let config = engine.config();
-            let tested = selftest::self_test(&config.shim, &config.exec_root, engine.host());
+            let tested = selftest::self_test(engine.watcher(), &config.exec_root, engine.host());
             let warnings = match tested {
                 Ok(result) => result.warnings(),
                 Err(error) => {
@@ -116,6 +123,11 @@ impl Engine {
                 tracing::debug!("the self-test ran twice");
             }
         });
+    }
+
+    /// The watcher's program.
+    pub(crate) fn watcher(&self) -> &shim::Program {
+        &self.inner.watcher
     }
 
     /// What the self-test warns of; nothing until it has run.

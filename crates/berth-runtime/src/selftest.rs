@@ -28,7 +28,7 @@ use crate::error::RuntimeError;
 use crate::host::{Host, is_there};
 use crate::mounts::{Access, ResolvedMount};
 use crate::seccomp;
-use crate::shim::{Bundle, ShimHandle, Target, create};
+use crate::shim::{Bundle, Program, ShimHandle, Target, create};
 use crate::spec::{Built, EtcFiles, Network, SpecInput, build};
 use crate::user::Accounts;
 use crate::validate::fill_defaults;
@@ -82,7 +82,7 @@ pub fn scratch(exec_root: &Path) -> PathBuf {
 }
 
 /// Runs the probe. Takes tens of milliseconds; leaves nothing behind.
-pub fn self_test(shim: &Path, exec_root: &Path, host: &Host) -> Result<SelfTest, RuntimeError> {
+pub fn self_test(shim: &Program, exec_root: &Path, host: &Host) -> Result<SelfTest, RuntimeError> {
     let id = HexId::random();
     let scratch = scratch(exec_root);
     let bundle = Bundle::new(&scratch, id.as_str());
@@ -121,8 +121,13 @@ fn remove_root(root: &Path) -> Result<(), RuntimeError> {
     remove(root).map_err(|source| RuntimeError::Write { path: root.to_owned(), source })
 }
 
-fn run(shim: &Path, bundle: &Bundle, root: &Path, host: &Host) -> Result<SelfTest, RuntimeError> {
-    let built = probe_spec(shim, bundle.id(), root, host)?;
+fn run(
+    shim: &Program,
+    bundle: &Bundle,
+    root: &Path,
+    host: &Host,
+) -> Result<SelfTest, RuntimeError> {
+    let built = probe_spec(shim.path(), bundle.id(), root, host)?;
     let config = ShimConfig {
         id: bundle.id().to_owned(),
         mounts: Vec::new(),

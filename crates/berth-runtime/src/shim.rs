@@ -16,11 +16,13 @@ use berth_shim_proto::{Event, ExecRequest, Ready, Request, Response, State};
 use crate::error::RuntimeError;
 
 mod bundle;
+mod program;
 mod spawn;
 #[cfg(test)]
 mod tests;
 
 pub use bundle::{Bundle, Found};
+pub use program::Program;
 
 /// How long the watcher may take to answer.
 pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
@@ -241,7 +243,7 @@ const SOCKET: &str = "shim.sock";
 /// Starts the watcher of a written bundle, waits until the container is created, and says how to
 /// speak with it.
 pub fn create(
-    shim: &Path,
+    shim: &Program,
     bundle: &Bundle,
     timeout: Duration,
 ) -> Result<(ShimHandle, Pids), RuntimeError> {

@@ -191,7 +191,7 @@ impl Bench<'_> {
         let mut timed_get = |what: &str, path: &str| {
             self.turn_about(&format!("{what} of {count}"), times, |engine| {
                 let begun = Instant::now();
-                engine.api.get(path)?;
+                engine.api.get_bytes(path)?;
                 Ok(begun.elapsed())
             })
         };

@@ -208,7 +208,7 @@ impl Engine {
         bundle.write(&built, &config, self.host())?;
         berth_fs::steps::reached("start.staged");
         let (_handle, pids) =
-            shim::create(&self.config().shim, &bundle, PATIENCE).map_err(task_error)?;
+            shim::create(self.watcher(), &bundle, PATIENCE).map_err(task_error)?;
         berth_fs::steps::reached("start.renamed");
         Ok(Task { pid: pids.init, root: layer.root })
     }

@@ -1,8 +1,7 @@
 //! Starting a watcher and hearing its first word.
 
 use std::io::{self, Read};
-use std::path::Path;
-use std::process::{Child, ChildStdout, Command, Stdio};
+use std::process::{Child, ChildStdout, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -10,7 +9,7 @@ use berth_shim_proto::Ready;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
-use super::Bundle;
+use super::{Bundle, Program};
 use crate::error::RuntimeError;
 
 /// How long the watcher's first process may take to end after the watcher has detached from it.
@@ -18,9 +17,14 @@ const DETACH: Duration = Duration::from_secs(5);
 const MAX_READY: usize = 1 << 20;
 
 /// Starts it and waits for its [`Ready`]. When it fails to give one it is ended.
-pub(super) fn run(shim: &Path, bundle: &Bundle, timeout: Duration) -> Result<Ready, RuntimeError> {
-    let spawn = |source| RuntimeError::Spawn { path: shim.to_owned(), source };
-    let mut child = Command::new(shim)
+pub(super) fn run(
+    shim: &Program,
+    bundle: &Bundle,
+    timeout: Duration,
+) -> Result<Ready, RuntimeError> {
+    let spawn = |source| RuntimeError::Spawn { path: shim.path().to_owned(), source };
+    let mut child = shim
+        .command()
         .arg(bundle.dir())
         .current_dir("/")
         .stdin(Stdio::null())

@@ -172,11 +172,14 @@ fn the_watchers_first_word_decides() {
         put(&bundle, "shim.log", "");
         let watcher = script(dir.path(), &body);
         let timeout = if body.starts_with("exec") { short } else { ANSWER_TIMEOUT };
-        let got = create(&watcher, &bundle, timeout);
+        // A script cannot be executed through a descriptor that closes.
+        let got = create(&Program::where_it_is(&watcher), &bundle, timeout);
         let got = got.map(|(_, pids)| pids).map_err(|error| error.to_string());
         assert_eq!(got, expected, "{body}");
     }
-    let missing = create(&dir.path().join("nope"), &bundle, short).unwrap_err();
+    let (missing, error) = Program::open(&dir.path().join("nope"));
+    assert!(error.is_some());
+    let missing = create(&missing, &bundle, short).unwrap_err();
     assert!(matches!(missing, RuntimeError::Spawn { .. }));
 }
 
