@@ -29,6 +29,9 @@ trait Target {
     fn run(&mut self, input: &[u8], round: u64) -> anyhow::Result<bool>;
 }
 
+/// So many failures are one bug, or a broken machine; each is a file.
+const ENOUGH: u64 = 50;
+
 struct Options {
     target: String,
     seconds: u64,
@@ -113,6 +116,7 @@ fn fuzz(options: &Options, target: &mut dyn Target) -> anyhow::Result<()> {
             Err(error) => {
                 failures += 1;
                 save(options, executions, &input, &error)?;
+                ensure!(failures < ENOUGH, "{failures} inputs broke a promise: given up");
             }
         }
         executions += 1;

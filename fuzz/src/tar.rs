@@ -72,6 +72,10 @@ impl Target for Tar {
 
     fn run(&mut self, input: &[u8], round: u64) -> anyhow::Result<bool> {
         let dest = self.dir.path().join("dest");
+        // Left by an input that failed.
+        if dest.try_exists()? {
+            std::fs::remove_dir_all(&dest)?;
+        }
         std::fs::create_dir(&dest)?;
         let style = match round % STYLES {
             0 => WhiteoutStyle::Apply,

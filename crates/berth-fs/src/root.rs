@@ -38,8 +38,27 @@ pub(crate) fn open_in(
     flags: OFlags,
     mode: Mode,
 ) -> Result<OwnedFd, Errno> {
+    resolve(root, path, flags, mode, ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS)
+}
+
+/// As [`open_in`], but a symbolic link anywhere in `path` is refused with `ELOOP`.
+pub(crate) fn open_without_links(
+    root: BorrowedFd<'_>,
+    path: &[u8],
+    flags: OFlags,
+    mode: Mode,
+) -> Result<OwnedFd, Errno> {
+    resolve(root, path, flags, mode, ResolveFlags::IN_ROOT | ResolveFlags::NO_SYMLINKS)
+}
+
+fn resolve(
+    root: BorrowedFd<'_>,
+    path: &[u8],
+    flags: OFlags,
+    mode: Mode,
+    resolve: ResolveFlags,
+) -> Result<OwnedFd, Errno> {
     let path = if path.is_empty() { b"." } else { path };
-    let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
     loop {
         // EAGAIN: somebody renamed something while a `..` was being followed.
         match rustix::fs::openat2(root, path, flags | OFlags::CLOEXEC, mode, resolve) {

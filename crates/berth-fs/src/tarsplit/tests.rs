@@ -207,3 +207,24 @@ fn the_format_is_dockers() {
         {\"type\":1,\"name_raw\":\"/w==\",\"payload\":null,\"position\":3}\n";
     assert_eq!(text, expected);
 }
+
+/// Names of files in an archive may lead through its own symbolic links. When a later entry
+/// replaces such a link the name leads elsewhere, and the archive could not be given back.
+#[test]
+fn a_name_that_later_leads_elsewhere_is_refused() {
+    let through = || {
+        Archive::new()
+            .dir("a", 0o755)
+            .symlink("link", "a")
+            .file("link/f", "x")
+            .symlink("other", "a")
+    };
+    round_trip(&through().finish(), "through a link");
+    round_trip(&through().symlink("other", "nowhere").finish(), "another link replaced");
+    let dir = tempfile::tempdir().unwrap();
+    let root = Root::open(dir.path()).unwrap();
+    let options = UnpackOptions::layer(WhiteoutStyle::Apply, dir.path());
+    let tar = through().symlink("link", "nowhere").finish();
+    let refused = apply(&tar[..], root.fd(), &options, Some(&mut Vec::new())).unwrap_err();
+    assert_eq!(refused.to_string(), "duplicates of file paths not supported");
+}

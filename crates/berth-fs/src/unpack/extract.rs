@@ -38,6 +38,8 @@ pub(super) struct Job<'a> {
     pub(super) own: HashSet<u64>,
     /// Those among them whose content tar-split needs again.
     pub(super) needed: HashSet<u64>,
+    /// Those among these that were reached through symbolic links, by their clean names.
+    pub(super) through_links: Vec<(Vec<u8>, u64)>,
     /// Directories whose times are set at the end.
     pub(super) dirs: Vec<(Vec<u8>, Time)>,
     /// Files of aufs that later hard links name.
@@ -63,6 +65,7 @@ pub(crate) fn run<'a, R: BufRead>(
         parents: Parents::new(dest).map_err(io)?,
         own: HashSet::new(),
         needed: HashSet::new(),
+        through_links: Vec::new(),
         dirs: Vec::new(),
         plinks: HashMap::new(),
         done: Unpacked::default(),
@@ -256,6 +259,27 @@ impl Job<'_> {
         }
     }
 
+    /// A file that was reached through a link must still be reached by its name: a later entry may
+    /// have replaced the link, and the archive could not be given back.
+    fn check_links(&mut self) -> Result<(), UnpackError> {
+        if self.split.is_none() {
+            return Ok(());
+        }
+        // Names were resolved while the links were others.
+        self.parents.forget();
+        for (name, inode) in std::mem::take(&mut self.through_links) {
+            let (dir, base) = split_clean(&name);
+            let found = self.parents.existing(dir);
+            let stat =
+                found.and_then(|dir| rustix::fs::statat(&*dir, base, AtFlags::SYMLINK_NOFOLLOW));
+            if !stat.is_ok_and(|stat| stat.st_ino == inode) {
+                let name = String::from_utf8_lossy(&name).into_owned();
+                return Err(UnpackError::Duplicate { name });
+            }
+        }
+        Ok(())
+    }
+
     fn finish(mut self) -> Result<Unpacked, UnpackError> {
         for (name, time) in std::mem::take(&mut self.dirs).iter().rev() {
             let (dir, base) = split_clean(name);
@@ -274,6 +298,7 @@ impl Job<'_> {
                 }
             }
         }
+        self.check_links()?;
         if let Some(split) = self.split.take() {
             split.finish().map_err(|source| UnpackError::TarSplit { source })?;
         }

@@ -98,6 +98,9 @@ impl Job<'_> {
         self.finish_file(&file, entry)?;
         let inode = rustix::fs::fstat(&file).map_err(io_error("look at", entry))?.st_ino;
         self.note(inode, checksum.is_some());
+        if checksum.is_some() && self.parents.is_linked(split_clean(name).0) {
+            self.through_links.push((name.to_vec(), inode));
+        }
         self.done.tree_size = self.done.tree_size.saturating_add(entry.size);
         Ok(checksum)
     }

@@ -8,7 +8,7 @@ use std::rc::Rc;
 use rustix::fs::{AtFlags, FileType, Mode, Stat};
 use rustix::io::Errno;
 
-use crate::root::{PATH_DIR, READ_DIR, open_in};
+use crate::root::{PATH_DIR, READ_DIR, open_in, open_without_links};
 use crate::unpack::split_clean;
 
 /// Most directories kept open.
@@ -23,7 +23,14 @@ pub(crate) const OPAQUE: &str = "trusted.overlay.opaque";
 #[derive(Debug)]
 pub(super) struct Parents {
     root: Rc<OwnedFd>,
-    open: HashMap<Vec<u8>, Rc<OwnedFd>>,
+    open: HashMap<Vec<u8>, Parent>,
+}
+
+#[derive(Debug, Clone)]
+struct Parent {
+    dir: Rc<OwnedFd>,
+    /// A symbolic link is on the way to it.
+    linked: bool,
 }
 
 /// Whether a file is an overlay whiteout.
@@ -46,14 +53,20 @@ impl Parents {
     }
 
     pub(super) fn remember(&mut self, name: &[u8], dir: OwnedFd) {
-        self.keep(name, Rc::new(dir));
+        let linked = self.is_linked(split_clean(name).0);
+        self.keep(name, Parent { dir: Rc::new(dir), linked });
     }
 
-    fn keep(&mut self, name: &[u8], dir: Rc<OwnedFd>) {
+    fn keep(&mut self, name: &[u8], parent: Parent) {
         if self.open.len() >= MAX_OPEN {
             self.open.clear();
         }
-        self.open.insert(name.to_vec(), dir);
+        self.open.insert(name.to_vec(), parent);
+    }
+
+    /// Whether a symbolic link is on the way to the directory `name`, which was just asked for.
+    pub(super) fn is_linked(&self, name: &[u8]) -> bool {
+        self.open.get(name).is_some_and(|parent| parent.linked)
     }
 
     /// The directory `name`, which must exist.
@@ -61,11 +74,16 @@ impl Parents {
         if name.is_empty() {
             return Ok(Rc::clone(&self.root));
         }
-        if let Some(dir) = self.open.get(name) {
-            return Ok(Rc::clone(dir));
+        if let Some(parent) = self.open.get(name) {
+            return Ok(Rc::clone(&parent.dir));
         }
-        let dir = Rc::new(open_in(self.root.as_fd(), name, PATH_DIR, Mode::empty())?);
-        self.keep(name, Rc::clone(&dir));
+        let root = self.root.as_fd();
+        let (dir, linked) = match open_without_links(root, name, PATH_DIR, Mode::empty()) {
+            Err(Errno::LOOP) => (open_in(root, name, PATH_DIR, Mode::empty())?, true),
+            other => (other?, false),
+        };
+        let dir = Rc::new(dir);
+        self.keep(name, Parent { dir: Rc::clone(&dir), linked });
         Ok(dir)
     }
 
@@ -94,12 +112,13 @@ impl Parents {
             }
         };
         let mut length = known.len();
+        let linked = self.is_linked(known);
         while let Some(base) = missing.pop() {
             length += base.len() + usize::from(length > 0);
             let made_here = make_implied(dir.as_fd(), base)?;
             made.insert(rustix::fs::fstat(&made_here)?.st_ino);
             dir = Rc::new(made_here);
-            self.keep(&name[..length], Rc::clone(&dir));
+            self.keep(&name[..length], Parent { dir: Rc::clone(&dir), linked });
         }
         Ok(dir)
     }
