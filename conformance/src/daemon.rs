@@ -1,6 +1,7 @@
 //! An engine on directories of its own, gone without a trace when it is dropped.
 
 use std::fs::File;
+use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -28,6 +29,9 @@ pub(crate) struct BerthDaemon {
     exec_root: PathBuf,
     flags: Vec<String>,
     env: Vec<(String, String)>,
+    stdin: Option<OwnedFd>,
+    /// Another daemon's directory, which is not removed.
+    foreign_root: Option<PathBuf>,
     child: Option<Child>,
     /// Holds the network namespace, so that a restarted daemon finds its containers' network.
     namespace: Option<Child>,
@@ -55,6 +59,8 @@ impl BerthDaemon {
             exec_root,
             flags: Vec::new(),
             env: Vec::new(),
+            stdin: None,
+            foreign_root: None,
             child: None,
             namespace: None,
         })
@@ -79,6 +85,22 @@ impl BerthDaemon {
     /// What the next start has in its environment besides.
     pub(crate) fn set_env(&mut self, env: &[(&str, &str)]) {
         self.env = env.iter().map(|&(k, v)| (k.to_owned(), v.to_owned())).collect();
+    }
+
+    /// The standard input of the next start.
+    pub(crate) fn set_stdin(&mut self, stdin: OwnedFd) {
+        self.stdin = Some(stdin);
+    }
+
+    /// Points it at the directory of another daemon.
+    pub(crate) fn set_data_root(&mut self, root: &Path) {
+        self.foreign_root = Some(root.to_owned());
+    }
+
+    /// The flag of nsenter that leads into the daemon's network namespace, if it has one.
+    pub(crate) fn namespace_flag(&self) -> Option<String> {
+        let namespace = self.namespace.as_ref()?;
+        Some(format!("--net=/proc/{}/ns/net", namespace.id()))
     }
 
     /// Starts the daemon on the same directories, which must not run, and says how long it took until
@@ -110,14 +132,13 @@ impl BerthDaemon {
         if words.is_empty() {
             words = vec![berth_program()?.display().to_string(), "daemon".to_owned()];
         }
-        if let Some(namespace) = &self.namespace {
-            let enter = format!("--net=/proc/{}/ns/net", namespace.id());
+        if let Some(enter) = self.namespace_flag() {
             words.splice(0..0, ["nsenter".to_owned(), enter, "--".to_owned()]);
         }
         let mut command = Command::new(&words[0]);
         command.args(&words[1..]);
         let paths = [
-            ("--data-root", self.data_root.clone()),
+            ("--data-root", self.foreign_root.clone().unwrap_or_else(|| self.data_root.clone())),
             ("--exec-root", self.exec_root.clone()),
             ("--pidfile", self.exec_root.join("pid")),
             // An empty one: the machine's own configuration is somebody else's.
@@ -128,7 +149,8 @@ impl BerthDaemon {
         }
         command.arg(format!("--host=unix://{}", self.socket().display())).args(&self.flags);
         command.envs(self.env.iter().map(|(key, value)| (key, value)));
-        command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+        command.stdin(self.stdin.take().map_or_else(Stdio::null, Stdio::from));
+        command.stdout(log.try_clone()?).stderr(log);
         // Ctrl-C on the terminal is for this program, which then ends the daemon in order.
         command.process_group(0);
         self.child = Some(command.spawn().with_context(|| format!("cannot start {command:?}"))?);

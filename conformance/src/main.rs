@@ -1,8 +1,8 @@
 //! Tests of the built programs from outside: `docker` drives the official docker CLI against the
 //! daemon and compares with dockerd's recorded answers; `kill` ends the daemon at random points and
-//! checks what is left.
+//! checks what is left; `service` looks at its sockets, signals, start and end.
 //!
-//! Both report one line for each comparison (`ok NAME`, `FAILED NAME: why`, `skipped NAME: need`) on
+//! All report one line for each comparison (`ok NAME`, `FAILED NAME: why`, `skipped NAME: need`) on
 //! standard output, details on standard error, and exit with 1 if anything failed.
 
 #![forbid(unsafe_code)]
@@ -10,19 +10,22 @@
 mod daemon;
 mod docker;
 mod kill;
+mod service;
 mod ui;
 
 use std::process::ExitCode;
 
 const USAGE: &str = "\
 usage: conformance docker [--help]     the docker CLI against berth
-       conformance kill [--help]       the daemon killed at random points";
+       conformance kill [--help]       the daemon killed at random points
+       conformance service [NAME…]     its sockets, signals, start and end";
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let done = match args.split_first() {
         Some((command, rest)) if command == "docker" => docker::run(rest),
         Some((command, rest)) if command == "kill" => kill::run(rest),
+        Some((command, rest)) if command == "service" => service::run(rest),
         _ => Err(anyhow::anyhow!("{USAGE}")),
     };
     match done {

@@ -42,6 +42,7 @@ pub(crate) const TEST: &[Need] = &[
     Need { proof: "skopeo", package: "skopeo", why: "an independent witness of archives" },
     Need { proof: "ps", package: "procps", why: "docker top" },
     Need { proof: "attr", package: "attr", why: "extended attributes in archives" },
+    Need { proof: "openssl", package: "openssl", why: "certificates for the API over TLS" },
     Need { proof: "ip", package: "iproute2", why: "network namespaces of the tests" },
 ];
 

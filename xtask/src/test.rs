@@ -260,6 +260,8 @@ fn run_conformance(wants: &dyn Fn(&str) -> bool, total: &mut Total) -> Result<()
     if wants("conformance") {
         ui::step("tier conformance: the docker CLI");
         run_reporter("conformance docker", Command::new(&program).arg("docker"), total)?;
+        ui::step("tier conformance: the daemon as a service");
+        run_reporter("conformance service", Command::new(&program).arg("service"), total)?;
     }
     Ok(())
 }

@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use berth_engine::Engine;
 use berth_http::App;
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, UnixListener};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream, UnixListener};
 use tokio::task::JoinHandle;
 use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 
 use super::listen::Listener;
@@ -67,14 +68,37 @@ async fn accept_tcp(listener: TcpListener, tls: Option<TlsAcceptor>, client: Cli
         match tls.clone() {
             None => drop(tokio::spawn(client.serve(stream))),
             Some(tls) => drop(tokio::spawn(async move {
-                match tokio::time::timeout(HANDSHAKE, tls.accept(stream)).await {
-                    Ok(Ok(stream)) => client.serve(stream).await,
+                match tokio::time::timeout(HANDSHAKE, encrypt(&tls, stream)).await {
+                    Ok(Ok(Some(stream))) => client.serve(stream).await,
+                    Ok(Ok(None)) => {
+                        tracing::info!("client sent an HTTP request to an HTTPS server");
+                    }
                     Ok(Err(error)) => tracing::info!(%error, "TLS handshake error"),
                     Err(_) => tracing::info!("TLS handshake timed out"),
                 }
             })),
         }
     }
+}
+
+/// The handshake. A client that speaks plain HTTP is told so, in the words of Go's server; `None`.
+async fn encrypt(
+    tls: &TlsAcceptor,
+    mut stream: TcpStream,
+) -> io::Result<Option<TlsStream<TcpStream>>> {
+    const PLAIN: &[u8] =
+        b"HTTP/1.0 400 Bad Request\r\n\r\nClient sent an HTTP request to an HTTPS server.\n";
+    let mut first = [0];
+    stream.peek(&mut first).await?;
+    // A method's first letter; a handshake begins with 22.
+    if first[0].is_ascii_uppercase() {
+        stream.write_all(PLAIN).await?;
+        // What is not read would make the kernel throw the answer away with the connection.
+        stream.shutdown().await?;
+        tokio::io::copy(&mut stream, &mut tokio::io::sink()).await?;
+        return Ok(None);
+    }
+    tls.accept(stream).await.map(Some)
 }
 
 async fn pause(error: &io::Error) {
