@@ -23,8 +23,8 @@ impl Hold {
             for top in tops {
                 store.layers.retain(tx, top, &owner)?;
                 tx.execute(
-                    "INSERT OR IGNORE INTO image_holds (owner, chain) VALUES (?1, ?2)",
-                    params![owner, top.as_str()],
+                    "INSERT OR IGNORE INTO image_holds (driver, owner, chain) VALUES (?1, ?2, ?3)",
+                    params![store.layers.driver().name(), owner, top.as_str()],
                 )?;
             }
             Ok::<_, ImageError>(())
@@ -53,16 +53,22 @@ impl ImageStore {
     }
 
     fn let_go(&self, owner: Option<&str>) -> Result<(), ImageError> {
+        let driver = self.layers.driver().name();
         let removed = self.db.write(|tx| {
             let holds = tx
-                .prepare("SELECT owner, chain FROM image_holds WHERE ?1 IS NULL OR owner = ?1")?
-                .query_map([owner], |row| Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?)))?
+                .prepare(
+                    "SELECT owner, chain FROM image_holds \
+                     WHERE driver = ?1 AND (?2 IS NULL OR owner = ?2)",
+                )?
+                .query_map(params![driver, owner], |row| {
+                    Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?))
+                })?
                 .collect::<Result<Vec<_>, _>>()?;
             let mut removed = Vec::new();
             for (owner, chain) in holds {
                 tx.execute(
-                    "DELETE FROM image_holds WHERE owner = ?1 AND chain = ?2",
-                    params![owner, chain],
+                    "DELETE FROM image_holds WHERE driver = ?1 AND owner = ?2 AND chain = ?3",
+                    params![driver, owner, chain],
                 )?;
                 let chain = ChainId::parse(&chain)
                     .map_err(|_bad| ImageError::Damaged { id: chain.clone() })?;

@@ -223,8 +223,10 @@ pub(crate) struct Records {
 
 impl Records {
     pub(crate) fn read(store: &ImageStore) -> Result<Self, ImageError> {
-        let (images, references) =
-            store.db.read(|conn| Ok::<_, ImageError>((all(conn)?, all_references(conn)?)))?;
+        let (images, references) = store.db.read(|conn| {
+            let at = store.at(conn);
+            Ok::<_, ImageError>((all(at)?, all_references(at)?))
+        })?;
         let parents = images.iter().filter_map(|image| image.parent.clone()).collect();
         let layers = store.layers.list()?;
         let sizes = layers.into_iter().map(|l| (l.chain, (l.size, l.chain_size))).collect();

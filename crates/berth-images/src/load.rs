@@ -169,7 +169,7 @@ impl ImageStore {
             }
             for (image, done) in images.iter().zip(&loaded.images) {
                 if let Some(parent) = &image.parent {
-                    set_parent(tx, &done.id, parent)?;
+                    set_parent(self.at(tx), &done.id, parent)?;
                 }
             }
             Ok::<_, ImageError>(loaded)

@@ -9,7 +9,7 @@ use berth_types::reference::Reference;
 use berth_types::{ChainId, ContainerId, ImageId, Timestamp};
 
 use crate::error::Conflict;
-use crate::store::{all, all_references, children, key, load, references, resolve};
+use crate::store::{At, all, all_references, children, key, load, references, resolve};
 use crate::tag::untag;
 use crate::{ImageError, ImageStore};
 
@@ -79,7 +79,7 @@ impl ImageStore {
         if name.trim().is_empty() {
             return Err(ImageError::BlankName);
         }
-        let image = resolve(tx, name)?;
+        let image = resolve(self.at(tx), name)?;
         let mut work = Work { store: self, tx, users, done: Removal::default() };
         if is_id_prefix(&image.id, name) {
             work.by_id(&image.id, options)?;
@@ -101,14 +101,14 @@ impl ImageStore {
         let dangling_only = filters.boolean("dangling", true)?;
         let until = filters.until(Timestamp::now())?;
         let mut work = Work { store: self, tx, users, done: Removal::default() };
-        for name in prunable(tx, &filters, dangling_only, until)? {
+        for name in prunable(self.at(tx), &filters, dangling_only, until)? {
             let mut one = Work { store: self, tx, users, done: Removal::default() };
             let options = RemoveOptions::default();
             let result = match &name {
                 // An earlier removal may have taken it along.
-                Target::Id(id) if load(tx, id)?.is_none() => Ok(()),
+                Target::Id(id) if load(self.at(tx), id)?.is_none() => Ok(()),
                 Target::Id(id) => one.by_id(id, options),
-                Target::Name(id, _) if load(tx, id)?.is_none() => Ok(()),
+                Target::Name(id, _) if load(self.at(tx), id)?.is_none() => Ok(()),
                 Target::Name(id, name) => one.by_name(id, &name.to_string(), options),
             };
             match result {
@@ -129,13 +129,13 @@ enum Target {
 }
 
 fn prunable(
-    tx: &Tx<'_>,
+    at: At<'_>,
     filters: &Filters,
     dangling_only: bool,
     until: Option<Timestamp>,
 ) -> Result<Vec<Target>, ImageError> {
-    let images = all(tx)?;
-    let mut names = all_references(tx)?;
+    let images = all(at)?;
+    let mut names = all_references(at)?;
     let parents: BTreeSet<ImageId> = images.iter().filter_map(|i| i.parent.clone()).collect();
     let nothing = BTreeMap::new();
     let mut targets = Vec::new();
@@ -166,13 +166,17 @@ struct Work<'a> {
 }
 
 impl Work<'_> {
+    fn at(&self) -> At<'_> {
+        self.store.at(self.tx)
+    }
+
     fn by_name(
         &mut self,
         id: &ImageId,
         name: &str,
         options: RemoveOptions,
     ) -> Result<(), ImageError> {
-        let names = references(self.tx, id)?;
+        let names = references(self.at(), id)?;
         if !options.force
             && is_single(&names)
             && let Some(user) = self.users.iter().find(|user| user.image == *id)
@@ -187,7 +191,7 @@ impl Work<'_> {
         if !self.untag(id, &reference, true)? {
             return Err(ImageError::NoReference);
         }
-        let mut left = references(self.tx, id)?;
+        let mut left = references(self.at(), id)?;
         if reference.digest().is_none() {
             let is_same_repository = |other: &Reference| other.name() == reference.name();
             let has_tag = left.iter().any(|r| r.digest().is_none() && is_same_repository(r));
@@ -201,7 +205,7 @@ impl Work<'_> {
     }
 
     fn by_id(&mut self, id: &ImageId, options: RemoveOptions) -> Result<(), ImageError> {
-        let names = references(self.tx, id)?;
+        let names = references(self.at(), id)?;
         if is_single(&names) {
             if let Some(problem) = self.conflict(id, options.force, NamesCount::No)? {
                 return Err(conflict(id, problem));
@@ -224,14 +228,14 @@ impl Work<'_> {
         loop {
             if let Some(problem) = self.conflict(&id, force, NamesCount::Yes)? {
                 let is_dangling =
-                    references(self.tx, &id)?.is_empty() && children(self.tx, &id)?.is_empty();
+                    references(self.at(), &id)?.is_empty() && children(self.at(), &id)?.is_empty();
                 if quiet == Quiet::Yes && (!is_dangling || problem.is_use()) {
                     return Ok(());
                 }
                 return Err(conflict(&id, problem));
             }
-            let parent = load(self.tx, &id)?.and_then(|image| image.parent);
-            for name in references(self.tx, &id)? {
+            let parent = load(self.at(), &id)?.and_then(|image| image.parent);
+            for name in references(self.at(), &id)? {
                 self.untag(&id, &name, true)?;
             }
             let layers = self.store.forget(self.tx, &id)?;
@@ -256,7 +260,7 @@ impl Work<'_> {
         force: bool,
         names_count: NamesCount,
     ) -> Result<Option<Conflict>, ImageError> {
-        if !children(self.tx, id)?.is_empty() {
+        if !children(self.at(), id)?.is_empty() {
             return Ok(Some(Conflict::Children));
         }
         let user = |running: bool| {
@@ -271,7 +275,7 @@ impl Work<'_> {
         if force {
             return Ok(None);
         }
-        if names_count == NamesCount::Yes && !references(self.tx, id)?.is_empty() {
+        if names_count == NamesCount::Yes && !references(self.at(), id)?.is_empty() {
             return Ok(Some(Conflict::References));
         }
         Ok(user(false).map(|container| Conflict::Stopped { container }))
@@ -283,9 +287,9 @@ impl Work<'_> {
         reference: &Reference,
         is_event: bool,
     ) -> Result<bool, ImageError> {
-        let gone = untag(self.tx, reference)?;
+        let gone = untag(self.at(), reference)?;
         if gone {
-            let image = load(self.tx, id)?;
+            let image = load(self.at(), id)?;
             let labels = image.and_then(|image| image.config.labels().cloned()).unwrap_or_default();
             let (reference, image) = (reference.clone(), id.clone());
             self.done.actions.push(Action::Untagged { reference, image, labels, is_event });

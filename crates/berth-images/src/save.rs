@@ -128,13 +128,14 @@ impl ImageStore {
 
     fn choose(&self, names: &[String]) -> Result<Vec<Chosen>, ImageError> {
         self.db.read(|conn| {
+            let here = self.at(conn);
             let mut chosen: Vec<Chosen> = Vec::new();
             let mut add = |id: &ImageId, asked: &str, name: Option<Reference>| {
                 let known = chosen.iter().position(|choice| choice.image.id == *id);
                 let at = known.unwrap_or(chosen.len());
                 if known.is_none() {
                     let not_found = || ImageError::NotFound { name: asked.to_owned() };
-                    let image = load(conn, id)?.ok_or_else(not_found)?;
+                    let image = load(here, id)?.ok_or_else(not_found)?;
                     chosen.push(Chosen { image, names: Vec::new() });
                 }
                 if let Some(name) = name.filter(|name| name.digest().is_none())
@@ -148,19 +149,19 @@ impl ImageStore {
                 match Wanted::parse(asked)? {
                     Wanted::Id(id) => add(&id, id.as_str(), None)?,
                     Wanted::Name(name) if name.familiar_name() == "sha256" => {
-                        add(&search(conn, asked)??, asked, None)?;
+                        add(&search(here, asked)??, asked, None)?;
                     }
                     Wanted::Name(name) if name.is_name_only() => {
-                        let all = references_of_name(conn, &name)?;
+                        let all = references_of_name(here, &name)?;
                         if all.is_empty() {
-                            add(&search(conn, asked)??, asked, None)?;
+                            add(&search(here, asked)??, asked, None)?;
                         }
                         for (reference, id) in all {
                             add(&id, asked, Some(reference))?;
                         }
                     }
                     Wanted::Name(name) => {
-                        let id = lookup(conn, &name)?.ok_or(ImageError::NoReference)?;
+                        let id = lookup(here, &name)?.ok_or(ImageError::NoReference)?;
                         add(&id, asked, Some(name))?;
                     }
                 }

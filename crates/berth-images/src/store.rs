@@ -13,7 +13,8 @@ use crate::{ImageConfig, ImageError};
 /// The tables of the image store.
 pub const SCHEMA: Schema = Schema {
     name: "images",
-    migrations: &["
+    migrations: &[
+        "
         CREATE TABLE images (
             id            TEXT PRIMARY KEY,
             config        BLOB NOT NULL,
@@ -42,8 +43,82 @@ pub const SCHEMA: Schema = Schema {
             chain TEXT NOT NULL,
             PRIMARY KEY (owner, chain)
         ) WITHOUT ROWID;
-    "],
+    ",
+        V2,
+    ],
 };
+
+/// An image is where its layers are: each driver has images and names of its own. Until then the
+/// layers' driver is the one that has them; an image without layers goes to any.
+const V2: &str = "
+    CREATE TABLE images_2 (
+        driver        TEXT NOT NULL,
+        id            TEXT NOT NULL,
+        config        BLOB NOT NULL,
+        created       INTEGER,
+        parent        TEXT,
+        last_tagged   TEXT,
+        built_locally INTEGER NOT NULL DEFAULT 0,
+        top_chain     TEXT,
+        PRIMARY KEY (driver, id)
+    );
+    INSERT INTO images_2
+        SELECT coalesce(r.driver, (SELECT min(driver) FROM layer_realisations), 'overlay2'),
+               i.id, i.config, i.created, i.parent, i.last_tagged, i.built_locally, i.top_chain
+        FROM images i LEFT JOIN layer_realisations r ON r.chain_id = i.top_chain;
+    CREATE TABLE tags_2 (
+        driver    TEXT NOT NULL,
+        reference TEXT NOT NULL,
+        name      TEXT NOT NULL,
+        tag       TEXT,
+        digest    TEXT,
+        image     TEXT NOT NULL,
+        PRIMARY KEY (driver, reference),
+        FOREIGN KEY (driver, image) REFERENCES images_2 (driver, id)
+    ) WITHOUT ROWID;
+    INSERT INTO tags_2
+        SELECT i.driver, t.reference, t.name, t.tag, t.digest, t.image
+        FROM tags t JOIN images_2 i ON i.id = t.image;
+    CREATE TABLE image_holds_2 (
+        driver TEXT NOT NULL,
+        owner  TEXT NOT NULL,
+        chain  TEXT NOT NULL,
+        PRIMARY KEY (driver, owner, chain)
+    ) WITHOUT ROWID;
+    INSERT INTO image_holds_2
+        SELECT r.driver, h.owner, h.chain
+        FROM image_holds h JOIN layer_realisations r ON r.chain_id = h.chain;
+    DROP TABLE tags;
+    DROP TABLE images;
+    DROP TABLE image_holds;
+    ALTER TABLE images_2 RENAME TO images;
+    ALTER TABLE tags_2 RENAME TO tags;
+    ALTER TABLE image_holds_2 RENAME TO image_holds;
+    CREATE INDEX images_by_parent ON images (driver, parent);
+    CREATE INDEX tags_by_image ON tags (driver, image);
+    CREATE INDEX tags_by_name ON tags (driver, name);
+";
+
+/// A connection, and the driver whose images are meant.
+#[derive(Clone, Copy)]
+pub(crate) struct At<'a> {
+    conn: &'a Conn,
+    driver: &'a str,
+}
+
+impl std::ops::Deref for At<'_> {
+    type Target = Conn;
+
+    fn deref(&self) -> &Conn {
+        self.conn
+    }
+}
+
+impl At<'_> {
+    pub(crate) fn driver(&self) -> &str {
+        self.driver
+    }
+}
 
 /// An image as recorded.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -73,6 +148,8 @@ pub struct NewImage {
 
 /// The image store. Calls block; they may come from any thread.
 ///
+/// Images and names are those of the layers' driver; other drivers' are not seen and not touched.
+///
 /// Lookups and lists read records only. What changes records takes the transaction, so that a
 /// use case commits once.
 #[derive(Debug)]
@@ -87,44 +164,58 @@ impl ImageStore {
         Self { db, layers }
     }
 
+    /// The images of this store's driver, as `conn` sees them.
+    pub(crate) fn at<'a>(&'a self, conn: &'a Conn) -> At<'a> {
+        At { conn, driver: self.layers.driver().name() }
+    }
+
     /// Finds an image as clients name it: by name (`:latest` when it has neither tag nor digest),
     /// then by id or the unambiguous beginning of one, `sha256:` before it or not.
     pub fn resolve(&self, name: &str) -> Result<Image, ImageError> {
-        self.db.read(|conn| resolve(conn, name))
+        self.db.read(|conn| resolve(self.at(conn), name))
     }
 
     /// The image of this id.
     pub fn get(&self, id: &ImageId) -> Result<Option<Image>, ImageError> {
-        self.db.read(|conn| load(conn, id))
+        self.db.read(|conn| load(self.at(conn), id))
     }
 
     /// Every image, in the order of ids.
     pub fn all(&self) -> Result<Vec<Image>, ImageError> {
-        self.db.read(all)
+        self.db.read(|conn| all(self.at(conn)))
     }
 
     /// How many images there are, intermediate ones included.
     pub fn count(&self) -> Result<u64, ImageError> {
         self.db.read(|conn| {
-            Ok(conn
-                .query_row("SELECT count(*) FROM images", [], |row| row.get::<_, i64>(0))?
-                .unsigned_abs())
+            let at = self.at(conn);
+            let count = "SELECT count(*) FROM images WHERE driver = ?1";
+            Ok(at.query_row(count, [at.driver], |row| row.get::<_, i64>(0))?.unsigned_abs())
+        })
+    }
+
+    /// How many images other drivers have.
+    pub fn count_elsewhere(&self) -> Result<u64, ImageError> {
+        self.db.read(|conn| {
+            let at = self.at(conn);
+            let count = "SELECT count(*) FROM images WHERE driver <> ?1";
+            Ok(at.query_row(count, [at.driver], |row| row.get::<_, i64>(0))?.unsigned_abs())
         })
     }
 
     /// The names of every image, sorted.
     pub fn all_references(&self) -> Result<BTreeMap<ImageId, Vec<Reference>>, ImageError> {
-        self.db.read(all_references)
+        self.db.read(|conn| all_references(self.at(conn)))
     }
 
     /// The names of one image, sorted.
     pub fn references(&self, id: &ImageId) -> Result<Vec<Reference>, ImageError> {
-        self.db.read(|conn| references(conn, id))
+        self.db.read(|conn| references(self.at(conn), id))
     }
 
     /// The images that were made of this one here.
     pub fn children(&self, id: &ImageId) -> Result<Vec<ImageId>, ImageError> {
-        self.db.read(|conn| children(conn, id))
+        self.db.read(|conn| children(self.at(conn), id))
     }
 
     /// What a container of this image shows as its image: the name it was asked for while
@@ -132,7 +223,8 @@ impl ImageStore {
     pub fn display_name(&self, asked: &str, id: &ImageId) -> Result<String, ImageError> {
         let holds = match Wanted::parse(asked) {
             Ok(Wanted::Name(reference)) => {
-                self.db.read(|conn| lookup(conn, &reference))?.is_some_and(|found| found == *id)
+                let found = self.db.read(|conn| lookup(self.at(conn), &reference))?;
+                found.is_some_and(|found| found == *id)
             }
             Ok(Wanted::Id(_)) | Err(_) => true,
         };
@@ -146,12 +238,15 @@ impl ImageStore {
     pub fn record(&self, tx: &Tx<'_>, new: &NewImage) -> Result<ImageId, ImageError> {
         let id = new.config.id();
         let top = new.config.top_chain();
+        let driver = self.layers.driver().name();
         let added = tx
             .prepare_cached(
-                "INSERT INTO images (id, config, created, parent, built_locally, top_chain) \
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6) ON CONFLICT (id) DO NOTHING",
+                "INSERT INTO images \
+                 (driver, id, config, created, parent, built_locally, top_chain) \
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) ON CONFLICT (driver, id) DO NOTHING",
             )?
             .execute(params![
+                driver,
                 id.as_str(),
                 new.config.raw(),
                 new.config.created().map(Timestamp::unix),
@@ -161,9 +256,14 @@ impl ImageStore {
             ])?;
         if added == 0 {
             tx.execute(
-                "UPDATE images SET parent = coalesce(?2, parent), \
-                 built_locally = max(built_locally, ?3) WHERE id = ?1",
-                params![id.as_str(), new.parent.as_ref().map(ImageId::as_str), new.built_locally],
+                "UPDATE images SET parent = coalesce(?3, parent), \
+                 built_locally = max(built_locally, ?4) WHERE driver = ?1 AND id = ?2",
+                params![
+                    driver,
+                    id.as_str(),
+                    new.parent.as_ref().map(ImageId::as_str),
+                    new.built_locally
+                ],
             )?;
         } else if let Some(top) = &top {
             self.layers.retain(tx, top, &owner(&id))?;
@@ -174,12 +274,11 @@ impl ImageStore {
     /// Removes an image's record, and those of the layers that nothing else needs. The names go
     /// first; children lose their parent. Give the result to [`LayerStore::purge`].
     pub(crate) fn forget(&self, tx: &Tx<'_>, id: &ImageId) -> Result<Vec<Removed>, ImageError> {
-        let top: Option<Option<String>> = tx
-            .query_row("SELECT top_chain FROM images WHERE id = ?1", [id.as_str()], |row| {
-                row.get(0)
-            })
-            .optional()?;
-        tx.execute("DELETE FROM images WHERE id = ?1", [id.as_str()])?;
+        let this = [self.layers.driver().name(), id.as_str()];
+        let asked = "SELECT top_chain FROM images WHERE driver = ?1 AND id = ?2";
+        let top: Option<Option<String>> = tx.query_row(asked, this, |row| row.get(0)).optional()?;
+        tx.execute("UPDATE images SET parent = NULL WHERE driver = ?1 AND parent = ?2", this)?;
+        tx.execute("DELETE FROM images WHERE driver = ?1 AND id = ?2", this)?;
         let Some(Some(top)) = top else { return Ok(Vec::new()) };
         let top = ChainId::parse(&top).map_err(|_bad| damaged(id.as_str()))?;
         self.release_layers(tx, &top, &owner(id))
@@ -193,6 +292,10 @@ impl ImageStore {
     ) -> Result<Vec<Removed>, ImageError> {
         let removed = self.layers.release(tx, top, owner)?;
         for chain in removed.iter().filter_map(|layer| layer.chain.as_ref()) {
+            if self.layers.is_known(tx, chain)? {
+                // Another driver has it.
+                continue;
+            }
             tx.execute("DELETE FROM layer_tars WHERE chain = ?1", [chain.as_str()])?;
         }
         Ok(removed)
@@ -200,10 +303,10 @@ impl ImageStore {
 }
 
 /// Notes that the image was made of this one here.
-pub(crate) fn set_parent(tx: &Tx<'_>, id: &ImageId, parent: &ImageId) -> Result<(), ImageError> {
-    tx.execute(
-        "UPDATE images SET parent = ?2 WHERE id = ?1",
-        params![id.as_str(), parent.as_str()],
+pub(crate) fn set_parent(at: At<'_>, id: &ImageId, parent: &ImageId) -> Result<(), ImageError> {
+    at.execute(
+        "UPDATE images SET parent = ?3 WHERE driver = ?1 AND id = ?2",
+        params![at.driver, id.as_str(), parent.as_str()],
     )?;
     Ok(())
 }
@@ -252,18 +355,18 @@ impl Wanted {
 }
 
 /// Finds an image as clients name it, see [`ImageStore::resolve`].
-pub(crate) fn resolve(conn: &Conn, name: &str) -> Result<Image, ImageError> {
+pub(crate) fn resolve(at: At<'_>, name: &str) -> Result<Image, ImageError> {
     let wanted = Wanted::parse(name)?;
     let not_found = || ImageError::NotFound { name: wanted.shown() };
     let id = match &wanted {
         Wanted::Id(id) => Some(id.clone()),
-        Wanted::Name(reference) => match lookup(conn, reference)? {
+        Wanted::Name(reference) => match lookup(at, reference)? {
             Some(id) => Some(id),
             // Docker takes an ambiguous beginning for an unknown image here.
-            None => search(conn, name)?.ok(),
+            None => search(at, name)?.ok(),
         },
     };
-    load(conn, &id.ok_or_else(not_found)?)?.ok_or_else(not_found)
+    load(at, &id.ok_or_else(not_found)?)?.ok_or_else(not_found)
 }
 
 /// What a name is recorded under: with `latest` when it has nothing, and by its digest alone
@@ -276,25 +379,27 @@ pub(crate) fn key(reference: &Reference) -> Reference {
 }
 
 /// The image that a name points at.
-pub(crate) fn lookup(conn: &Conn, reference: &Reference) -> Result<Option<ImageId>, ImageError> {
-    let id: Option<String> = conn
-        .prepare_cached("SELECT image FROM tags WHERE reference = ?1")?
-        .query_row([key(reference).to_string()], |row| row.get(0))
+pub(crate) fn lookup(at: At<'_>, reference: &Reference) -> Result<Option<ImageId>, ImageError> {
+    let id: Option<String> = at
+        .prepare_cached("SELECT image FROM tags WHERE driver = ?1 AND reference = ?2")?
+        .query_row(params![at.driver, key(reference).to_string()], |row| row.get(0))
         .optional()?;
     id.map(|id| parse_id(&id)).transpose()
 }
 
 /// The image whose id begins so. `Err` inside: none, or several.
-pub(crate) fn search(conn: &Conn, term: &str) -> Result<Result<ImageId, ImageError>, ImageError> {
+pub(crate) fn search(at: At<'_>, term: &str) -> Result<Result<ImageId, ImageError>, ImageError> {
     let not_found = || ImageError::NotFound { name: term.to_owned() };
     let hex = term.strip_prefix("sha256:").unwrap_or(term);
     let is_hex = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
     if hex.is_empty() || hex.len() > 64 || !hex.bytes().all(is_hex) {
         return Ok(Err(not_found()));
     }
-    let mut found = conn
-        .prepare_cached("SELECT id FROM images WHERE id >= ?1 AND id < ?2 ORDER BY id LIMIT 2")?
-        .query_map([format!("sha256:{hex}"), format!("sha256:{hex}g")], |row| {
+    let mut found = at
+        .prepare_cached(
+            "SELECT id FROM images WHERE driver = ?1 AND id >= ?2 AND id < ?3 ORDER BY id LIMIT 2",
+        )?
+        .query_map(params![at.driver, format!("sha256:{hex}"), format!("sha256:{hex}g")], |row| {
             row.get::<_, String>(0)
         })?
         .collect::<Result<Vec<_>, _>>()?;
@@ -308,48 +413,54 @@ pub(crate) fn search(conn: &Conn, term: &str) -> Result<Result<ImageId, ImageErr
 const COLUMNS: &str = "id, config, parent, last_tagged, built_locally";
 
 /// The image of this id.
-pub(crate) fn load(conn: &Conn, id: &ImageId) -> Result<Option<Image>, ImageError> {
-    let columns = conn
-        .prepare_cached(&format!("SELECT {COLUMNS} FROM images WHERE id = ?1"))?
-        .query_row([id.as_str()], Columns::read)
+pub(crate) fn load(at: At<'_>, id: &ImageId) -> Result<Option<Image>, ImageError> {
+    let columns = at
+        .prepare_cached(&format!("SELECT {COLUMNS} FROM images WHERE driver = ?1 AND id = ?2"))?
+        .query_row([at.driver, id.as_str()], Columns::read)
         .optional()?;
     columns.map(Columns::image).transpose()
 }
 
-pub(crate) fn all(conn: &Conn) -> Result<Vec<Image>, ImageError> {
-    conn.prepare_cached(&format!("SELECT {COLUMNS} FROM images ORDER BY id"))?
-        .query_map([], Columns::read)?
+pub(crate) fn all(at: At<'_>) -> Result<Vec<Image>, ImageError> {
+    at.prepare_cached(&format!("SELECT {COLUMNS} FROM images WHERE driver = ?1 ORDER BY id"))?
+        .query_map([at.driver], Columns::read)?
         .map(|columns| columns?.image())
         .collect()
 }
 
-pub(crate) fn references(conn: &Conn, id: &ImageId) -> Result<Vec<Reference>, ImageError> {
-    conn.prepare_cached("SELECT reference FROM tags WHERE image = ?1 ORDER BY reference")?
-        .query_map([id.as_str()], |row| row.get::<_, String>(0))?
-        .map(|text| parse_reference(&text?))
-        .collect()
+pub(crate) fn references(at: At<'_>, id: &ImageId) -> Result<Vec<Reference>, ImageError> {
+    at.prepare_cached(
+        "SELECT reference FROM tags WHERE driver = ?1 AND image = ?2 ORDER BY reference",
+    )?
+    .query_map([at.driver, id.as_str()], |row| row.get::<_, String>(0))?
+    .map(|text| parse_reference(&text?))
+    .collect()
 }
 
 /// The names of a repository, each with its image, sorted.
 pub(crate) fn references_of_name(
-    conn: &Conn,
+    at: At<'_>,
     name: &Reference,
 ) -> Result<Vec<(Reference, ImageId)>, ImageError> {
-    conn.prepare_cached("SELECT reference, image FROM tags WHERE name = ?1 ORDER BY reference")?
-        .query_map([name.name()], |row| Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?)))?
-        .map(|row| {
-            let (reference, id) = row?;
-            Ok((parse_reference(&reference)?, parse_id(&id)?))
-        })
-        .collect()
+    at.prepare_cached(
+        "SELECT reference, image FROM tags WHERE driver = ?1 AND name = ?2 ORDER BY reference",
+    )?
+    .query_map(params![at.driver, name.name()], |row| {
+        Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?))
+    })?
+    .map(|row| {
+        let (reference, id) = row?;
+        Ok((parse_reference(&reference)?, parse_id(&id)?))
+    })
+    .collect()
 }
 
-pub(crate) fn all_references(conn: &Conn) -> Result<BTreeMap<ImageId, Vec<Reference>>, ImageError> {
+pub(crate) fn all_references(at: At<'_>) -> Result<BTreeMap<ImageId, Vec<Reference>>, ImageError> {
     let mut all: BTreeMap<ImageId, Vec<Reference>> = BTreeMap::new();
-    let mut statement =
-        conn.prepare_cached("SELECT image, reference FROM tags ORDER BY reference")?;
-    let rows =
-        statement.query_map([], |row| Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?)))?;
+    let mut statement = at
+        .prepare_cached("SELECT image, reference FROM tags WHERE driver = ?1 ORDER BY reference")?;
+    let rows = statement
+        .query_map([at.driver], |row| Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?)))?;
     for row in rows {
         let (id, text) = row?;
         all.entry(parse_id(&id)?).or_default().push(parse_reference(&text)?);
@@ -357,9 +468,9 @@ pub(crate) fn all_references(conn: &Conn) -> Result<BTreeMap<ImageId, Vec<Refere
     Ok(all)
 }
 
-pub(crate) fn children(conn: &Conn, id: &ImageId) -> Result<Vec<ImageId>, ImageError> {
-    conn.prepare_cached("SELECT id FROM images WHERE parent = ?1 ORDER BY id")?
-        .query_map([id.as_str()], |row| row.get::<_, String>(0))?
+pub(crate) fn children(at: At<'_>, id: &ImageId) -> Result<Vec<ImageId>, ImageError> {
+    at.prepare_cached("SELECT id FROM images WHERE driver = ?1 AND parent = ?2 ORDER BY id")?
+        .query_map([at.driver, id.as_str()], |row| row.get::<_, String>(0))?
         .map(|id| parse_id(&id?))
         .collect()
 }

@@ -4,7 +4,7 @@ use berth_db::{Tx, params};
 use berth_types::reference::Reference;
 use berth_types::{ImageId, Timestamp};
 
-use crate::store::{key, lookup};
+use crate::store::{At, key, lookup};
 use crate::{ImageError, ImageStore};
 
 /// The name that `repo` and `tag` of a request make: `latest` when there is no tag anywhere.
@@ -47,12 +47,15 @@ impl ImageStore {
         id: &ImageId,
     ) -> Result<Option<ImageId>, ImageError> {
         let reference = key(reference);
-        let previous = lookup(tx, &reference)?;
+        let at = self.at(tx);
+        let previous = lookup(at, &reference)?;
         tx.prepare_cached(
-            "INSERT INTO tags (reference, name, tag, digest, image) VALUES (?1, ?2, ?3, ?4, ?5) \
-             ON CONFLICT (reference) DO UPDATE SET image = excluded.image",
+            "INSERT INTO tags (driver, reference, name, tag, digest, image) \
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6) \
+             ON CONFLICT (driver, reference) DO UPDATE SET image = excluded.image",
         )?
         .execute(params![
+            at.driver(),
             reference.to_string(),
             reference.name(),
             reference.tag(),
@@ -60,15 +63,18 @@ impl ImageStore {
             id.as_str(),
         ])?;
         tx.execute(
-            "UPDATE images SET last_tagged = ?2 WHERE id = ?1",
-            params![id.as_str(), Timestamp::now().to_string()],
+            "UPDATE images SET last_tagged = ?3 WHERE driver = ?1 AND id = ?2",
+            params![at.driver(), id.as_str(), Timestamp::now().to_string()],
         )?;
         Ok(previous)
     }
 }
 
 /// Takes a name away; whether it was there.
-pub(crate) fn untag(tx: &Tx<'_>, reference: &Reference) -> Result<bool, ImageError> {
-    let gone = tx.execute("DELETE FROM tags WHERE reference = ?1", [key(reference).to_string()])?;
+pub(crate) fn untag(at: At<'_>, reference: &Reference) -> Result<bool, ImageError> {
+    let gone = at.execute(
+        "DELETE FROM tags WHERE driver = ?1 AND reference = ?2",
+        params![at.driver(), key(reference).to_string()],
+    )?;
     Ok(gone > 0)
 }

@@ -218,7 +218,7 @@ impl Ingest {
         let owner = self.owner();
         for slot in &self.slots {
             if let Parent::Existing(chain) = &slot.parent {
-                record::release(tx, chain, &owner)?;
+                record::release(tx, driver, chain, &owner)?;
             }
         }
         Ok(())
@@ -265,7 +265,7 @@ impl Ingest {
         let owner = self.owner();
         let (left, leases) = db.read(|conn| {
             let left = record::intents_of(conn, self.id.as_str())?;
-            Ok::<_, LayerError>((left, record::leases(conn, &owner)?))
+            Ok::<_, LayerError>((left, record::leases(conn, driver.name(), &owner)?))
         })?;
         for slot in self.slots.iter().rev().filter(|slot| left.contains(&slot.layer)) {
             // What fails here stays an intent and is tried again.
@@ -281,7 +281,7 @@ impl Ingest {
                 }
                 let mut removed = Vec::new();
                 for (chain, owner) in &leases {
-                    record::release(tx, chain, owner)?;
+                    record::release(tx, driver.name(), chain, owner)?;
                     removed.extend(record::collect(tx, driver.name(), chain)?);
                 }
                 Ok::<_, LayerError>(removed)
@@ -341,7 +341,7 @@ fn plan(
             Parent::Existing(chain) => {
                 let below = record::get(tx, driver, chain)?
                     .ok_or_else(|| LayerError::Unknown { chain: chain.clone() })?;
-                record::retain(tx, chain, &owner)?;
+                record::retain(tx, driver, chain, &owner)?;
                 (Some(below.layer), below.depth)
             }
             Parent::Slot(at) => {

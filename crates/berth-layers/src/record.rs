@@ -7,10 +7,10 @@ use berth_types::{ChainId, ContainerId, DiffId, LayerId, Timestamp};
 use crate::{Layer, LayerError, Removed, RwLayer};
 
 /// The tables of the layer store.
-pub const SCHEMA: Schema = Schema { name: "layers", migrations: &[V1] };
+pub const SCHEMA: Schema = Schema { name: "layers", migrations: &[V1, V2] };
 
 /// `layers` says what a layer is, `layer_realisations` where a driver has it and how large it is
-/// there, `layer_refs` who outside this crate needs it. Child layers and containers' layers need
+/// there, `layer_refs` who outside this crate needs it there. Child layers and containers' layers need
 /// their parent without a row there. `layer_intents` names the layers of drivers that must not
 /// outlive the operation (`make`) or the process (`remove`) they belong to.
 const V1: &str = "
@@ -56,6 +56,23 @@ CREATE TABLE layer_intents (
     ingest   TEXT NOT NULL
 ) WITHOUT ROWID;
 CREATE INDEX layer_intents_by_ingest ON layer_intents (ingest);
+";
+
+/// A reference counts on one driver: what another one keeps is none of its business.
+const V2: &str = "
+CREATE TABLE layer_refs_2 (
+    chain_id TEXT NOT NULL,
+    driver   TEXT NOT NULL,
+    owner    TEXT NOT NULL,
+    PRIMARY KEY (chain_id, driver, owner),
+    FOREIGN KEY (chain_id, driver) REFERENCES layer_realisations (chain_id, driver)
+) WITHOUT ROWID;
+INSERT INTO layer_refs_2
+    SELECT f.chain_id, r.driver, f.owner
+    FROM layer_refs f JOIN layer_realisations r ON r.chain_id = f.chain_id;
+DROP TABLE layer_refs;
+ALTER TABLE layer_refs_2 RENAME TO layer_refs;
+CREATE INDEX layer_refs_by_owner ON layer_refs (driver, owner);
 ";
 
 const LAYER: &str = "SELECT l.chain_id, l.diff_id, l.parent, r.size, r.chain_size, l.depth, \
@@ -192,32 +209,53 @@ pub(crate) fn insert(tx: &Tx<'_>, driver: &str, new: &Layer) -> Result<(), DbErr
     Ok(())
 }
 
-pub(crate) fn retain(tx: &Tx<'_>, chain: &ChainId, owner: &str) -> Result<(), DbError> {
+pub(crate) fn retain(
+    tx: &Tx<'_>,
+    driver: &str,
+    chain: &ChainId,
+    owner: &str,
+) -> Result<(), DbError> {
     run(
         tx,
-        "INSERT INTO layer_refs (chain_id, owner) VALUES (?1, ?2) ON CONFLICT DO NOTHING",
-        [chain.as_str(), owner],
+        "INSERT INTO layer_refs (chain_id, driver, owner) VALUES (?1, ?2, ?3) \
+         ON CONFLICT DO NOTHING",
+        [chain.as_str(), driver, owner],
     )?;
     Ok(())
 }
 
-pub(crate) fn release(tx: &Tx<'_>, chain: &ChainId, owner: &str) -> Result<(), DbError> {
-    run(tx, "DELETE FROM layer_refs WHERE chain_id = ?1 AND owner = ?2", [chain.as_str(), owner])?;
+pub(crate) fn release(
+    tx: &Tx<'_>,
+    driver: &str,
+    chain: &ChainId,
+    owner: &str,
+) -> Result<(), DbError> {
+    run(
+        tx,
+        "DELETE FROM layer_refs WHERE chain_id = ?1 AND driver = ?2 AND owner = ?3",
+        [chain.as_str(), driver, owner],
+    )?;
     Ok(())
 }
 
 /// The layers that ingests hold: of one, or of all when `owner` is the bare prefix.
-pub(crate) fn leases(conn: &Conn, owner: &str) -> Result<Vec<(ChainId, String)>, DbError> {
+pub(crate) fn leases(
+    conn: &Conn,
+    driver: &str,
+    owner: &str,
+) -> Result<Vec<(ChainId, String)>, DbError> {
     rows(
         conn,
-        "SELECT chain_id, owner FROM layer_refs WHERE owner >= ?1 AND owner < ?1 || x'7f'",
-        [owner],
+        "SELECT chain_id, owner FROM layer_refs \
+         WHERE driver = ?1 AND owner >= ?2 AND owner < ?2 || x'7f'",
+        [driver, owner],
         |row| Ok((column(row, 0, chain_id)?, row.get(1)?)),
     )
 }
 
-/// Removes the records of `chain` and of what is below it as far as nobody needs them, and notes
-/// the intent to remove the bytes. Child first.
+/// Removes the records of `chain` and of what is below it on one driver, as far as nobody needs
+/// them there, and notes the intent to remove the bytes. Child first. What the layer is stays on
+/// record while another driver has it.
 pub(crate) fn collect(
     tx: &Tx<'_>,
     driver: &str,
@@ -226,42 +264,44 @@ pub(crate) fn collect(
     let mut removed = Vec::new();
     let mut next = Some(chain.clone());
     while let Some(chain) = next {
-        let text = chain.as_str();
+        let here = [chain.as_str(), driver];
         let needed: bool = tx
             .prepare_cached(
-                "SELECT EXISTS (SELECT 1 FROM layer_refs WHERE chain_id = ?1) \
-                     OR EXISTS (SELECT 1 FROM layers WHERE parent = ?1) \
-                     OR EXISTS (SELECT 1 FROM rw_layers WHERE parent = ?1)",
+                "SELECT EXISTS (SELECT 1 FROM layer_refs WHERE chain_id = ?1 AND driver = ?2) \
+                     OR EXISTS (SELECT 1 FROM layers c JOIN layer_realisations r \
+                                ON r.chain_id = c.chain_id AND r.driver = ?2 \
+                                WHERE c.parent = ?1) \
+                     OR EXISTS (SELECT 1 FROM rw_layers WHERE parent = ?1 AND driver = ?2)",
             )
-            .and_then(|mut asked| asked.query_row([text], |row| row.get(0)))
+            .and_then(|mut asked| asked.query_row(here, |row| row.get(0)))
             .map_err(DbError::from)?;
         if needed {
             break;
         }
-        let parent: Option<Option<ChainId>> = tx
-            .prepare_cached("SELECT parent FROM layers WHERE chain_id = ?1")
-            .and_then(|mut asked| {
-                asked.query_row([text], |row| optional(row, 0, chain_id)).optional()
-            })
-            .map_err(DbError::from)?;
-        let Some(parent) = parent else { break };
-        let places = rows(
+        let Some(layer) = get(tx, driver, &chain)? else { break };
+        intend_removal(tx, driver, &layer.layer)?;
+        run(tx, "DELETE FROM layer_realisations WHERE chain_id = ?1 AND driver = ?2", here)?;
+        run(
             tx,
-            "SELECT driver, layer_id FROM layer_realisations WHERE chain_id = ?1",
-            [text],
-            |row| Ok((row.get::<_, String>(0)?, column(row, 1, layer_id)?)),
+            "DELETE FROM layers WHERE chain_id = ?1 \
+             AND NOT EXISTS (SELECT 1 FROM layer_realisations WHERE chain_id = ?1)",
+            [chain.as_str()],
         )?;
-        for (place, layer) in places {
-            intend_removal(tx, &place, &layer)?;
-            if place == driver {
-                removed.push(Removed { chain: Some(chain.clone()), layer });
-            }
-        }
-        run(tx, "DELETE FROM layer_realisations WHERE chain_id = ?1", [text])?;
-        run(tx, "DELETE FROM layers WHERE chain_id = ?1", [text])?;
-        next = parent;
+        removed.push(Removed { chain: Some(chain), layer: layer.layer });
+        next = layer.parent;
     }
     Ok(removed)
+}
+
+/// The other drivers that have layers on record.
+pub(crate) fn elsewhere(conn: &Conn, driver: &str) -> Result<Vec<String>, DbError> {
+    rows(
+        conn,
+        "SELECT DISTINCT driver FROM layer_realisations WHERE driver <> ?1 \
+         UNION SELECT DISTINCT driver FROM rw_layers WHERE driver <> ?1 ORDER BY 1",
+        [driver],
+        |row| row.get(0),
+    )
 }
 
 pub(crate) fn intend_making(

@@ -97,7 +97,7 @@ impl Inner {
         let driver = self.driver.name();
         let (intended, leases) = self.db.read(|conn| {
             let intended = record::all_intents(conn, driver)?;
-            Ok::<_, LayerError>((intended, record::leases(conn, record::INGEST_OWNER)?))
+            Ok::<_, LayerError>((intended, record::leases(conn, driver, record::INGEST_OWNER)?))
         })?;
         let there: BTreeSet<LayerId> = self.driver.list()?.into_iter().map(|(id, _)| id).collect();
         for layer in &intended {
@@ -114,7 +114,7 @@ impl Inner {
                 }
                 let mut removed = Vec::new();
                 for (chain, owner) in &leases {
-                    record::release(tx, chain, owner)?;
+                    record::release(tx, driver, chain, owner)?;
                     removed.extend(record::collect(tx, driver, chain)?);
                 }
                 Ok::<_, LayerError>(removed)
@@ -163,10 +163,11 @@ impl Inner {
             if self.is_recorded(chain)? {
                 continue;
             }
-            if Files::note(path).is_some_and(|note| intended.contains(&note.layer_id)) {
-                self.files.trash(path)?;
-            } else {
-                report.set_aside.push(self.set_files_aside(chain, path)?);
+            match Files::note(path) {
+                Some(note) if intended.contains(&note.layer_id) => self.files.trash(path)?,
+                // An operation that was interrupted on another driver is ended when that is back.
+                Some(note) if note.driver != self.driver.name() => {}
+                _ => report.set_aside.push(self.set_files_aside(chain, path)?),
             }
         }
         for layer in layers {

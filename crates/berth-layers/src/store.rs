@@ -60,6 +60,9 @@ pub struct Removed {
 }
 
 /// The layer store over one driver. Clones share everything.
+///
+/// Layers of other drivers, of times when another one was chosen, are on record in the same tables.
+/// They are not seen here, and nothing that happens here touches them.
 #[derive(Debug, Clone)]
 pub struct LayerStore {
     inner: Arc<Inner>,
@@ -128,12 +131,22 @@ impl LayerStore {
         Ingest::begin(Arc::clone(&self.inner), op, layers)
     }
 
+    /// Whether any driver has the layer, as `tx` sees it.
+    pub fn is_known(&self, tx: &Tx<'_>, chain: &ChainId) -> Result<bool, LayerError> {
+        Ok(record::is_known(tx, chain)?)
+    }
+
+    /// The other drivers that have layers on record, sorted.
+    pub fn other_drivers(&self) -> Result<Vec<String>, LayerError> {
+        self.inner.db.read(|conn| Ok(record::elsewhere(conn, self.inner.driver.name())?))
+    }
+
     /// Notes that `owner` (for example `image:sha256:…`) needs `chain`.
     pub fn retain(&self, tx: &Tx<'_>, chain: &ChainId, owner: &str) -> Result<(), LayerError> {
         if record::get(tx, self.inner.driver.name(), chain)?.is_none() {
             return Err(LayerError::Unknown { chain: chain.clone() });
         }
-        Ok(record::retain(tx, chain, owner)?)
+        Ok(record::retain(tx, self.inner.driver.name(), chain, owner)?)
     }
 
     /// Notes that `owner` no longer needs `chain`, and removes the records of the layers that
@@ -144,7 +157,7 @@ impl LayerStore {
         chain: &ChainId,
         owner: &str,
     ) -> Result<Vec<Removed>, LayerError> {
-        record::release(tx, chain, owner)?;
+        record::release(tx, self.inner.driver.name(), chain, owner)?;
         record::collect(tx, self.inner.driver.name(), chain)
     }
 

@@ -19,7 +19,7 @@ mod merge;
 mod names;
 mod plug;
 mod prune;
-mod record;
+pub(crate) mod record;
 mod registry;
 mod remove;
 mod rename;

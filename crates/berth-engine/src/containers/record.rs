@@ -13,12 +13,27 @@ use super::state::{Policy, State};
 /// The table of containers.
 pub const SCHEMA: Schema = Schema {
     name: "containers",
-    migrations: &["CREATE TABLE containers (
-        id TEXT PRIMARY KEY,
-        name TEXT NOT NULL UNIQUE,
-        record TEXT NOT NULL,
-        state TEXT NOT NULL
-    ) WITHOUT ROWID"],
+    migrations: &[
+        "CREATE TABLE containers (
+            id TEXT PRIMARY KEY,
+            name TEXT NOT NULL UNIQUE,
+            record TEXT NOT NULL,
+            state TEXT NOT NULL
+        ) WITHOUT ROWID",
+        // Containers of another storage driver are not seen, so their names are free.
+        "CREATE TABLE containers_2 (
+            id TEXT PRIMARY KEY,
+            driver TEXT NOT NULL,
+            name TEXT NOT NULL,
+            record TEXT NOT NULL,
+            state TEXT NOT NULL,
+            UNIQUE (driver, name)
+        ) WITHOUT ROWID;
+        INSERT INTO containers_2
+            SELECT id, json_extract(record, '$.driver'), name, record, state FROM containers;
+        DROP TABLE containers;
+        ALTER TABLE containers_2 RENAME TO containers;",
+    ],
 };
 
 /// What is known of a container from its creation on.
@@ -68,8 +83,16 @@ impl Record {
 
 /// Adds a container.
 pub(crate) fn insert(tx: &Tx<'_>, record: &Record, state: &State) -> Result<(), DbError> {
-    tx.prepare_cached("INSERT INTO containers (id, name, record, state) VALUES (?1, ?2, ?3, ?4)")?
-        .execute(params![record.id.as_str(), record.name, json(record), json(state)])?;
+    let insert = "INSERT INTO containers (id, driver, name, record, state) \
+                  VALUES (?1, ?2, ?3, ?4, ?5)";
+    let Record { id, driver, name, .. } = record;
+    tx.prepare_cached(insert)?.execute(params![
+        id.as_str(),
+        driver,
+        name,
+        json(record),
+        json(state)
+    ])?;
     Ok(())
 }
 
@@ -93,10 +116,24 @@ pub(crate) fn delete(tx: &Tx<'_>, id: &ContainerId) -> Result<(), DbError> {
     Ok(())
 }
 
-/// Every container.
-pub(crate) fn all(conn: &Conn) -> Result<Vec<(Record, State)>, DbError> {
-    let mut statement = conn.prepare("SELECT record, state FROM containers")?;
-    let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?;
+/// The containers whose layers are on other storage drivers than this one.
+pub(crate) fn elsewhere(conn: &Conn, driver: &str) -> Result<Vec<ContainerId>, DbError> {
+    let mut statement = conn.prepare("SELECT id FROM containers WHERE driver <> ?1")?;
+    let rows = statement.query_map([driver], |row| row.get::<_, String>(0))?;
+    rows.map(|id| ContainerId::parse(&id?).map_err(|_bad| DbError::Damaged { table: "containers" }))
+        .collect()
+}
+
+/// How many these are.
+pub(crate) fn count_elsewhere(conn: &Conn, driver: &str) -> Result<u64, DbError> {
+    let count = "SELECT count(*) FROM containers WHERE driver <> ?1";
+    Ok(conn.query_row(count, [driver], |row| row.get::<_, i64>(0))?.unsigned_abs())
+}
+
+/// Every container of a storage driver.
+pub(crate) fn all(conn: &Conn, driver: &str) -> Result<Vec<(Record, State)>, DbError> {
+    let mut statement = conn.prepare("SELECT record, state FROM containers WHERE driver = ?1")?;
+    let rows = statement.query_map([driver], |row| Ok((row.get(0)?, row.get(1)?)))?;
     rows.map(|row| {
         let (record, state): (String, String) = row?;
         let damaged = |_: serde_json::Error| DbError::Damaged { table: "containers" };

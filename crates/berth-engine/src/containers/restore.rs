@@ -52,8 +52,12 @@ pub(crate) async fn run(engine: &Engine) -> Result<(), EngineError> {
 }
 
 fn survey(engine: &Engine) -> Result<Vec<Survey>, EngineError> {
-    let records = engine.db().read(record::all)?;
-    let known: HashSet<ContainerId> = records.iter().map(|(record, _)| record.id.clone()).collect();
+    let driver = engine.layers().driver().name();
+    let (records, hidden) = engine.db().read(|conn| {
+        Ok::<_, EngineError>((record::all(conn, driver)?, record::elsewhere(conn, driver)?))
+    })?;
+    let own = records.iter().map(|(record, _)| &record.id);
+    let known: HashSet<ContainerId> = own.chain(&hidden).cloned().collect();
     settle_directories(&engine.config().data_root, &known)?;
     let exec_root = &engine.config().exec_root;
     for bundle in bundles(exec_root)? {
@@ -82,13 +86,21 @@ fn survey(engine: &Engine) -> Result<Vec<Survey>, EngineError> {
     }
     let alive: Vec<&Survey> =
         surveys.iter().filter(|survey| matches!(survey.found, Some(Found::Alive(_)))).collect();
-    recover_stores(engine, &alive)?;
+    let mut running: Vec<ContainerId> =
+        alive.iter().map(|survey| survey.container.id().clone()).collect();
+    // Not seen while another storage driver is chosen; what runs of them goes on.
+    for id in hidden {
+        let bundle = Bundle::new(exec_root, id.as_str());
+        if bundle.dir().try_exists().unwrap_or(false) && matches!(bundle.find()?, Found::Alive(_)) {
+            running.push(id);
+        }
+    }
+    recover_stores(engine, &running)?;
     Ok(surveys)
 }
 
 /// Lets each store mend itself; what runs is left alone.
-fn recover_stores(engine: &Engine, alive: &[&Survey]) -> Result<(), EngineError> {
-    let ids: Vec<ContainerId> = alive.iter().map(|survey| survey.container.id().clone()).collect();
+fn recover_stores(engine: &Engine, ids: &[ContainerId]) -> Result<(), EngineError> {
     let keep: HashSet<ContainerId> = ids.iter().cloned().collect();
     let report = engine.layers().recover(&|container| keep.contains(container))?;
     for path in &report.set_aside {
@@ -106,7 +118,7 @@ fn recover_stores(engine: &Engine, alive: &[&Survey]) -> Result<(), EngineError>
     let names: Vec<String> = ids.iter().map(ToString::to_string).collect();
     let volumes = engine.volumes().recover(&names)?;
     tracing::debug!(?volumes, "volumes checked");
-    let networks = engine.networks().recover(&ids)?;
+    let networks = engine.networks().recover(ids)?;
     tracing::debug!(?networks, "networks checked");
     match engine.networks().start() {
         Ok(warnings) => {

@@ -9,7 +9,7 @@ use berth_types::kind;
 
 use super::version::{VERSION, kernel};
 use crate::blocking::blocking;
-use crate::containers::Status;
+use crate::containers::{Status, record};
 use crate::engine::Engine;
 use crate::error::EngineError;
 
@@ -85,7 +85,7 @@ impl Engine {
             init_commit: commit(version),
             security_options: self.security_options(version),
             cdi_spec_dirs: Vec::new(),
-            warnings: self.warnings(),
+            warnings: self.warnings()?,
             ..Info::default()
         })
     }
@@ -137,7 +137,7 @@ impl Engine {
             .collect()
     }
 
-    fn warnings(&self) -> List<String> {
+    fn warnings(&self) -> Result<List<String>, EngineError> {
         let mut warnings = self.host().cgroups.warnings();
         if !ipv4_forwarding() {
             warnings.push("WARNING: IPv4 forwarding is disabled".to_owned());
@@ -147,7 +147,23 @@ impl Engine {
         for address in &self.config().plain_tcp {
             warnings.push(insecure_api(address));
         }
-        if warnings.is_empty() { List::null() } else { List::from(warnings) }
+        warnings.extend(self.hidden()?);
+        Ok(if warnings.is_empty() { List::null() } else { List::from(warnings) })
+    }
+
+    /// What another storage driver has and this one does not show.
+    fn hidden(&self) -> Result<Option<String>, EngineError> {
+        let driver = self.layers().driver().name();
+        let images = self.images().count_elsewhere()?;
+        let containers = self.db().read(|conn| record::count_elsewhere(conn, driver))?;
+        if images == 0 && containers == 0 {
+            return Ok(None);
+        }
+        let others = self.layers().other_drivers()?.join(", ");
+        Ok(Some(format!(
+            "WARNING: {images} images and {containers} containers of other storage drivers \
+             ({others}) are hidden; they are back when the daemon is started with theirs"
+        )))
     }
 }
 

@@ -44,12 +44,19 @@ impl Dirs {
 
     /// Opens an engine on them.
     pub(crate) fn open(&self) -> Result<Open, EngineError> {
+        self.open_on("")
+    }
+
+    /// Opens an engine on them with this storage driver; empty chooses.
+    pub(crate) fn open_on(&self, driver: &str) -> Result<Open, EngineError> {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
             .enable_all()
             .build()
             .unwrap();
-        let engine = runtime.block_on(Engine::open(self.config()))?;
+        let mut config = self.config();
+        driver.clone_into(&mut config.storage_driver);
+        let engine = runtime.block_on(Engine::open(config))?;
         Ok(Open { engine: Some(engine), runtime: Some(runtime) })
     }
 
@@ -82,11 +89,11 @@ impl Open {
         images.into_iter().map(|image| image.id).collect()
     }
 
-    fn engine(&self) -> &Engine {
+    pub(crate) fn engine(&self) -> &Engine {
         self.engine.as_ref().expect("there until dropped")
     }
 
-    fn block_on<T>(&self, future: impl Future<Output = T>) -> T {
+    pub(crate) fn block_on<T>(&self, future: impl Future<Output = T>) -> T {
         self.runtime.as_ref().expect("there until dropped").block_on(future)
     }
 }

@@ -6,3 +6,5 @@
 mod data_root;
 #[cfg(test)]
 mod kit;
+#[cfg(test)]
+mod switching;

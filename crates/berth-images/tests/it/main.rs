@@ -9,6 +9,8 @@ mod foreign;
 #[cfg(test)]
 mod load;
 #[cfg(test)]
+mod migrate;
+#[cfg(test)]
 mod records;
 #[cfg(test)]
 mod refused;
