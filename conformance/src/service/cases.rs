@@ -17,6 +17,7 @@ pub(super) const ALL: &[Case] = &[
     Case { name: "SIGHUP takes over what may change", run: reloaded },
     Case { name: "TLS asks for a certificate of the CA", run: tls },
     Case { name: "what is wrong refuses the start with exit code 1", run: bad_starts },
+    Case { name: "a check of the storage finds damage and nothing else", run: storage_checked },
     Case { name: "containers stay when the daemon stops", run: containers_stay },
     Case { name: "without live-restore they stop with it", run: containers_stop },
 ];
@@ -145,6 +146,26 @@ fn bad_starts() -> Result<()> {
     ensure!(code == 1 && log.contains("another daemon uses the data root"), "{code}, {log}");
     ensure!(expect(&first, &["images", "-q"])?.len() == 12, "the first daemon goes on");
     Ok(())
+}
+
+fn storage_checked() -> Result<()> {
+    let daemon = lab::start("check", &[])?;
+    expect(&daemon, &SLEEPER)?;
+    let healthy = lab::berth(&daemon, &["storage", "check", "--deep"])?;
+    let line = "1 image layer and 1 container checked, ";
+    ensure!(healthy.code == 0 && healthy.stdout.contains(line), "{healthy:?}");
+    ensure!(healthy.stdout.ends_with("no problems"), "{healthy:?}");
+    let format = "{{(index .GraphDriver.Data \"UpperDir\")}}";
+    let upper = expect(&daemon, &["image", "inspect", "--format", format, "box"])?;
+    std::fs::remove_file(std::path::Path::new(&upper).join("bin/busybox"))?;
+    let damaged = lab::berth(&daemon, &["storage", "check", "--format", "json"])?;
+    let lines: Vec<serde_json::Value> =
+        damaged.stdout.lines().map(serde_json::from_str).collect::<Result<_, _>>()?;
+    let [found, sums] = lines.as_slice() else { anyhow::bail!("{damaged:?}") };
+    let problem = found["Finding"]["Problem"].as_str().unwrap_or_default();
+    ensure!(damaged.code == 1 && problem.starts_with("it has 0 bytes, and "), "{damaged:?}");
+    ensure!(sums["Checked"]["Findings"] == 1, "{damaged:?}");
+    expect(&daemon, &["rm", "-f", "sleeper"]).map(drop)
 }
 
 const SLEEPER: [&str; 8] =

@@ -61,6 +61,11 @@ pub(super) fn expect(daemon: &BerthDaemon, args: &[&str]) -> Result<String> {
     Ok(done.stdout)
 }
 
+/// Runs berth's own command line on the daemon's socket.
+pub(super) fn berth(daemon: &BerthDaemon, args: &[&str]) -> Result<Output> {
+    finish(Command::new(crate::daemon::berth_program()?).args(["-H", &socket(daemon)]).args(args))
+}
+
 fn in_namespace(daemon: &BerthDaemon, program: &str) -> Command {
     let mut command = Command::new("nsenter");
     command.args(daemon.namespace_flag()).arg("--").arg(program);

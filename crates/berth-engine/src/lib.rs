@@ -22,6 +22,7 @@ mod pieces;
 mod system;
 pub mod volumes;
 
+pub use berth_layers::check::Depth;
 pub use blocking::blocking;
 pub use config::{EngineConfig, Reloadable};
 pub use engine::Engine;

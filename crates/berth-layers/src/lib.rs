@@ -20,6 +20,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod check;
 mod error;
 mod files;
 mod ingest;

@@ -20,6 +20,7 @@ pub use berth_images::list::ListOptions;
 pub use berth_images::remove::RemoveOptions;
 pub use import::ImportRequest;
 pub use load::LoadOptions;
+pub(crate) use stream::messages;
 pub use stream::{Archive, Messages};
 
 use crate::engine::Engine;

@@ -18,32 +18,39 @@ const MESSAGES_AHEAD: usize = 64;
 
 /// Sends messages from a blocking thread.
 #[derive(Debug)]
-pub(super) struct MessageSender {
+pub(crate) struct MessageSender {
     sender: mpsc::Sender<ProgressMessage>,
 }
 
-pub(super) fn messages() -> (MessageSender, Messages) {
+pub(crate) fn messages() -> (MessageSender, Messages) {
     let (sender, receiver) = mpsc::channel(MESSAGES_AHEAD);
     (MessageSender { sender }, receiver)
 }
 
 impl MessageSender {
-    /// Sends a message; the operation goes on when nobody reads any more.
-    pub(super) fn send(&self, message: ProgressMessage) {
-        if self.sender.blocking_send(message).is_err() {
+    /// Sends a message; whether somebody still reads. Most operations go on when nobody does.
+    pub(crate) fn send(&self, message: ProgressMessage) -> bool {
+        let sent = self.sender.blocking_send(message);
+        if sent.is_err() {
             tracing::trace!("the reader of the progress left");
         }
+        sent.is_ok()
+    }
+
+    /// Whether nobody reads any more.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.sender.is_closed()
     }
 
     /// Sends a message if there is room: progress that a slow reader may miss.
-    pub(super) fn try_send(&self, message: ProgressMessage) {
+    pub(crate) fn try_send(&self, message: ProgressMessage) {
         if self.sender.try_send(message).is_err() {
             tracing::trace!("progress left out");
         }
     }
 
     /// Sends why the operation failed.
-    pub(super) fn fail(&self, error: &EngineError) {
+    pub(crate) fn fail(&self, error: &EngineError) {
         let text = berth_types::kind::chain(error);
         tracing::debug!(error = text, "operation failed");
         self.send(ProgressMessage::error(text));

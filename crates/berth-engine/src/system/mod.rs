@@ -4,6 +4,7 @@
 mod df;
 mod events;
 mod info;
+mod storage_check;
 mod version;
 
 use std::net::Ipv4Addr;

@@ -205,7 +205,7 @@ struct BuildPruneReport {
 
 /// Messages, each on a line of its own. The headers wait for the first, as in Docker, so that a
 /// client has sent its body by then.
-async fn stream(mut messages: mpsc::Receiver<ProgressMessage>) -> Response {
+pub(super) async fn stream(mut messages: mpsc::Receiver<ProgressMessage>) -> Response {
     let (sender, lines) = mpsc::channel::<Result<Bytes, EngineError>>(1);
     let first = messages.recv().await;
     tokio::spawn(async move {

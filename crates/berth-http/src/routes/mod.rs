@@ -1,9 +1,10 @@
-//! The one list of routes: all of API 1.51, built or not.
+//! The one list of routes: all of API 1.51, built or not, and berth's own below `/berth/`.
 
 mod containers;
 mod exec;
 mod images;
 mod networks;
+mod storage;
 pub(crate) mod system;
 mod volumes;
 
@@ -26,6 +27,7 @@ pub(crate) fn all() -> Vec<Route<Engine>> {
     routes.extend(images::routes());
     routes.extend(volumes::routes());
     routes.extend(networks::routes());
+    routes.extend(storage::routes());
     routes.extend(swarm());
     routes
 }

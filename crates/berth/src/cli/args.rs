@@ -129,6 +129,9 @@ pub(super) enum Command {
     /// Manage volumes
     #[command(after_help = "Examples:\n  berth volume create data\n  berth volume ls -q")]
     Volume(VolumeArgs),
+    /// Look after the storage below images and containers
+    #[command(after_help = "Examples:\n  berth storage check\n  berth storage check --deep")]
+    Storage(StorageArgs),
     /// Manage the engine
     #[command(after_help = "Example:\n  berth system df")]
     System(SystemArgs),
@@ -495,6 +498,27 @@ pub(super) enum VolumeCommand {
         force: bool,
         #[arg(required = true, value_name = "VOLUME")]
         names: Vec<String>,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(super) struct StorageArgs {
+    #[command(subcommand)]
+    pub(super) command: StorageCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum StorageCommand {
+    /// Hold the records of all layers against what is on the disk; changes nothing
+    #[command(after_help = "Exit status: 0 when all is in order, 1 when something was found.\n\n\
+                      Example:\n  berth storage check --deep --format json")]
+    Check {
+        /// Read every byte of every image layer, too, and compare it with its digest
+        #[arg(long)]
+        deep: bool,
+        /// `json`: every finding, and what was looked at, as an object on a line
+        #[arg(long, value_parser = ["json"])]
+        format: Option<String>,
     },
 }
 

@@ -12,7 +12,7 @@ use super::args::{CommitArgs, ImagesArgs, ImportArgs, LoadArgs, RmiArgs, SaveArg
 use super::containers::{ago, filters, local_time, short_id, size_text};
 use super::error::{CliError, each};
 use super::table::{Column, Layout};
-use super::{terminal, ui};
+use super::{messages, terminal, ui};
 
 const COLUMNS: &[Column] = &[
     ("Containers", "CONTAINERS"),
@@ -188,7 +188,7 @@ pub(super) async fn load(client: &Client, args: LoadArgs) -> Result<u8, CliError
     // Progress bars are not drawn: only what was loaded is printed.
     let query = Query::new().with("quiet", "1");
     let stream = client.stream(Method::POST, &["images", "load"], &query, body).await?;
-    messages(stream).await
+    messages::print(stream).await
 }
 
 pub(super) async fn import(client: &Client, args: ImportArgs) -> Result<u8, CliError> {
@@ -209,46 +209,7 @@ pub(super) async fn import(client: &Client, args: ImportArgs) -> Result<u8, CliE
         query = query.with("changes", change);
     }
     let stream = client.stream(Method::POST, &["images", "create"], &query, body).await?;
-    messages(stream).await
-}
-
-/// Prints the messages of a long operation; an error among them is the command's.
-async fn messages(mut stream: berth_client::Stream) -> Result<u8, CliError> {
-    let mut pending = Vec::new();
-    loop {
-        let bytes = stream.next().await?;
-        let ended = bytes.is_none();
-        pending.extend_from_slice(&bytes.unwrap_or_default());
-        while let Some(end) = pending.iter().position(|byte| *byte == b'\n') {
-            let line: Vec<u8> = pending.drain(..=end).collect();
-            message(&line)?;
-        }
-        if ended {
-            message(&pending)?;
-            return Ok(0);
-        }
-    }
-}
-
-fn message(line: &[u8]) -> Result<(), CliError> {
-    if line.iter().all(u8::is_ascii_whitespace) {
-        return Ok(());
-    }
-    let message: Value = serde_json::from_slice(line)?;
-    if let Some(error) = message["errorDetail"]["message"].as_str().or(message["error"].as_str()) {
-        return Err(CliError::new(error));
-    }
-    if let Some(text) = message["stream"].as_str() {
-        ui::text(text)?;
-    } else if let Some(status) = message["status"].as_str()
-        && message["progressDetail"].as_object().is_none_or(serde_json::Map::is_empty)
-    {
-        match message["id"].as_str() {
-            Some(id) => ui::line(&format!("{id}: {status}"))?,
-            None => ui::line(status)?,
-        }
-    }
-    Ok(())
+    messages::print(stream).await
 }
 
 pub(super) async fn save(client: &Client, args: SaveArgs) -> Result<u8, CliError> {

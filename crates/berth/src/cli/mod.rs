@@ -9,6 +9,8 @@ mod images;
 mod info;
 mod inspect;
 mod lifecycle;
+mod messages;
+mod storage;
 mod streams;
 mod table;
 mod template;
@@ -96,6 +98,7 @@ async fn dispatch(cli: Cli) -> Result<u8, CliError> {
         Command::Info(args) => info::info(client, args).await,
         Command::Version(_) => Ok(0),
         Command::Volume(args) => volumes::volume(client, args).await,
+        Command::Storage(args) => storage::storage(client, args).await,
         Command::System(args) => volumes::system(client, args).await,
         Command::Container(args) => lifecycle::container(client, args).await,
         Command::Daemon => Err(CliError::new("`daemon` must be the first argument")),

@@ -31,6 +31,14 @@ pub(super) fn error(text: &str) {
     }
 }
 
+/// Shows how far something is on the terminal's present line, in place of what was shown there; empty
+/// clears it.
+pub(super) fn progress(text: &str) {
+    match write!(io::stderr().lock(), "\r\x1b[K{text}") {
+        Ok(()) | Err(_) => {}
+    }
+}
+
 /// Copies bytes of a stream, without holding up other tasks.
 pub(super) async fn bytes(to: To, bytes: &[u8]) -> io::Result<()> {
     match to {

@@ -1,0 +1,137 @@
+//! What a check finds, and that it finds nothing where nothing is wrong.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use berth_layers::check::{Checked, Depth, Finding, Owner, Progress, Trouble};
+use berth_layers::{ChangeKind, LayerStore};
+use berth_types::{ChainId, LayerId};
+
+use crate::fixture::{Open, Root, container, load, mount, on_each_driver, tar_of, top_of};
+
+/// Findings as `what: trouble`, and the sums.
+fn check(store: &LayerStore, depth: Depth) -> (Vec<Finding>, Checked) {
+    let mut findings = Vec::new();
+    let mut last = None;
+    let checked = store
+        .check(depth, &mut |progress| {
+            match progress {
+                Progress::Found(finding) => findings.push(finding),
+                Progress::Layers { done, total } => last = Some((done, total)),
+            }
+            true
+        })
+        .unwrap();
+    let looked_at = checked.layers + checked.containers;
+    assert_eq!(last, Some((looked_at, looked_at)));
+    assert_eq!(checked.findings, findings.len() as u64);
+    (findings, checked)
+}
+
+fn layer_of(open: &Open, chain: &ChainId) -> LayerId {
+    open.store.get(chain).unwrap().unwrap().layer
+}
+
+/// The directory that holds a layer's files.
+fn content(root: &Root, layer: &LayerId) -> PathBuf {
+    let path = root.home().join(layer.as_str());
+    if root.driver_name() == "overlay2" { path.join("diff") } else { path }
+}
+
+fn overwrite(path: &Path, bytes: &[u8]) {
+    let file = fs::OpenOptions::new().write(true).truncate(true).open(path).unwrap();
+    std::io::Write::write_all(&mut &file, bytes).unwrap();
+}
+
+#[test]
+fn root_a_healthy_store_has_no_findings() {
+    on_each_driver("root_a_healthy_store_has_no_findings", |root| {
+        let open = root.open();
+        let tars = [tar_of("one"), tar_of("two")];
+        let top = load(&open, &tars, "image").unwrap();
+        let id = container(&open, Some(&top)).unwrap();
+        {
+            let mounted = mount(&open.store, &id);
+            fs::File::create(mounted.root().join("new")).unwrap();
+        }
+        assert_eq!(open.store.changes(&id).unwrap()[0].kind, ChangeKind::Added);
+        let (findings, checked) = check(&open.store, Depth::Content);
+        assert_eq!(findings, []);
+        let bytes = tars.iter().map(|tar| tar.len() as u64).sum();
+        assert_eq!(checked, Checked { layers: 2, containers: 1, bytes, findings: 0 });
+        assert_eq!(check(&open.store, Depth::Names).1.bytes, 0);
+    });
+}
+
+#[test]
+fn root_each_kind_of_damage_is_found_and_named() {
+    on_each_driver("root_each_kind_of_damage_is_found_and_named", |root| {
+        let open = root.open();
+        let tars = [tar_of("file"), tar_of("above")];
+        let top = load(&open, &tars, "image").unwrap();
+        let base = top_of(&tars[..1]);
+        let (base_layer, top_layer) = (layer_of(&open, &base), layer_of(&open, &top));
+        let has_native = root.driver_name() == "overlay2";
+        let of = |chain: &ChainId| Owner::Image(chain.clone());
+        let finding = |layer: &LayerId, of: Owner, trouble: Trouble| Finding {
+            layer: layer.clone(),
+            of,
+            trouble,
+        };
+
+        // The same length: only its content tells.
+        overwrite(&content(root, &base_layer).join("file"), b"LIFE");
+        assert_eq!(check(&open.store, Depth::Names).0, []);
+        let damaged =
+            Trouble::Content { why: "file integrity checksum failed for \"file\"".to_owned() };
+        let expected = [finding(&base_layer, of(&base), damaged)];
+        assert_eq!(check(&open.store, Depth::Content).0, expected);
+        overwrite(&content(root, &base_layer).join("file"), b"file");
+        assert_eq!(check(&open.store, Depth::Content).0, []);
+
+        if has_native {
+            fs::File::create(content(root, &top_layer).join("more")).unwrap();
+            overwrite(&content(root, &top_layer).join("more"), b"123");
+            let size = Trouble::Size { recorded: 5, measured: 8 };
+            assert_eq!(check(&open.store, Depth::Names).0, [finding(&top_layer, of(&top), size)]);
+            fs::remove_file(content(root, &top_layer).join("more")).unwrap();
+            overwrite(&root.home().join(top_layer.as_str()).join("lower"), b"l/NOTHING");
+            let links = [finding(&top_layer, of(&top), Trouble::Links)];
+            assert_eq!(check(&open.store, Depth::Names).0, links);
+        }
+
+        let split = root.path().join("layers").join(top.hex()).join("tar-split.json.gz");
+        fs::rename(&split, split.with_extension("away")).unwrap();
+        let found = check(&open.store, Depth::Names).0;
+        assert!(found.contains(&finding(&top_layer, of(&top), Trouble::NoTarSplit)), "{found:?}");
+
+        let id = container(&open, Some(&base)).unwrap();
+        let stranger = LayerId::random();
+        let rw = open.store.rw(&id).unwrap().unwrap();
+        for (from, to) in [(&base_layer, None), (&rw.mount, Some(&stranger))] {
+            let path = root.home().join(from.as_str());
+            match to {
+                None => fs::remove_dir_all(path).unwrap(),
+                Some(to) => fs::rename(path, root.home().join(to.as_str())).unwrap(),
+            }
+        }
+        let found = check(&open.store, Depth::Names).0;
+        for expected in [
+            finding(&base_layer, of(&base), Trouble::Missing),
+            finding(&rw.mount, Owner::Container(id), Trouble::Missing),
+            finding(&stranger, Owner::Nobody, Trouble::Unknown),
+        ] {
+            assert!(found.contains(&expected), "{expected:?} is not in {found:?}");
+        }
+    });
+}
+
+#[test]
+fn root_a_check_ends_when_nobody_listens() {
+    on_each_driver("root_a_check_ends_when_nobody_listens", |root| {
+        let open = root.open();
+        load(&open, &[tar_of("one"), tar_of("two")], "image").unwrap();
+        let checked = open.store.check(Depth::Content, &mut |_| false).unwrap();
+        assert_eq!(checked.layers, 1);
+    });
+}
