@@ -46,6 +46,19 @@ pub(crate) const TEST: &[Need] = &[
     Need { proof: "ip", package: "iproute2", why: "network namespaces of the tests" },
 ];
 
+/// What a virtual machine takes.
+pub(crate) const VM: &[Need] = &[
+    Need { proof: "qemu-system-x86_64", package: "qemu-system-x86", why: "virtual machines" },
+    Need {
+        proof: "/usr/lib/qemu/virtiofsd",
+        package: "qemu-system-common",
+        why: "files of virtual machines",
+    },
+    Need { proof: "modprobe", package: "kmod", why: "kernel modules of virtual machines" },
+    Need { proof: "setpriv", package: "util-linux", why: "machines that end with this program" },
+    Need { proof: "/bin/busybox", package: "busybox-static", why: "the start of virtual machines" },
+];
+
 /// Whether a need is met.
 pub(crate) fn has(need: &Need) -> bool {
     if need.proof.starts_with('/') {

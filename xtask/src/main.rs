@@ -20,6 +20,7 @@ mod soak;
 mod test;
 mod tidy;
 mod ui;
+mod vm;
 
 use std::fmt;
 use std::process::ExitCode;
@@ -38,6 +39,9 @@ Usage: cargo xtask COMMAND
                         their API sockets; --built takes berth from DIR instead of building it
   soak [--minutes N]    long runs: kills at random points, fuzzing
   dist                  release binaries in target/dist
+  vm run [OPTIONS] -- COMMAND...
+                        a command as root in a virtual machine that shows this machine's files; vm --help
+  vm shell [OPTIONS]    a shell there
 
 Examples:
   cargo xtask test --only unit
@@ -49,6 +53,9 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) if error.is::<Told>() => ExitCode::FAILURE,
         Err(error) => {
+            if let Some(Ended(code)) = error.downcast_ref() {
+                return ExitCode::from(*code);
+            }
             ui::error(&format!("{error:#}"));
             ExitCode::FAILURE
         }
@@ -67,6 +74,18 @@ impl fmt::Display for Told {
 
 impl std::error::Error for Told {}
 
+/// What ran on the user's behalf ended with this code, and said why.
+#[derive(Debug)]
+struct Ended(u8);
+
+impl fmt::Display for Ended {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "ended with code {}", self.0)
+    }
+}
+
+impl std::error::Error for Ended {}
+
 fn command() -> Result<()> {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let (command, rest) = match args.split_first() {
@@ -80,6 +99,7 @@ fn command() -> Result<()> {
         "bench" => bench::run(rest),
         "soak" => soak::run(rest),
         "dist" => dist::run(rest),
+        "vm" => vm::run(rest),
         "--help" | "-h" | "help" => {
             ui::line(HELP.trim_end());
             Ok(())

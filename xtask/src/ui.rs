@@ -2,7 +2,7 @@
 
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "this is where the program speaks")]
 
-use std::io::IsTerminal as _;
+use std::io::{IsTerminal as _, Write as _};
 
 /// One line of text.
 pub(crate) fn line(text: &str) {
@@ -12,6 +12,17 @@ pub(crate) fn line(text: &str) {
 /// Why the command failed.
 pub(crate) fn error(text: &str) {
     eprintln!("error: {text}");
+}
+
+/// Bytes as another program printed them.
+pub(crate) fn raw(bytes: &[u8]) {
+    let mut stdout = std::io::stdout().lock();
+    stdout.write_all(bytes).and_then(|()| stdout.flush()).expect("stdout can be written");
+}
+
+/// The same, on standard error.
+pub(crate) fn raw_error(bytes: &[u8]) {
+    std::io::stderr().lock().write_all(bytes).expect("stderr can be written");
 }
 
 /// A heading before a step.

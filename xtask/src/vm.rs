@@ -1,0 +1,76 @@
+//! `cargo xtask vm`: a machine of its own for a command, under software emulation.
+//!
+//! The machine's `/` is this machine's, read only, with whatever is written on top kept in its
+//! memory; so anything that was built here runs there, with no image to make. Its kernel is
+//! Debian's, whatever kernel runs here. `docs/design/0008-a-machine-for-tests.md` says why.
+
+mod guest;
+mod initramfs;
+mod kernel;
+mod machine;
+mod options;
+mod rundir;
+mod setup;
+
+use anyhow::{Result, bail};
+
+use crate::interrupt::Interrupt;
+use crate::{Ended, host};
+use machine::start;
+
+const USAGE: &str = "\
+Usage: cargo xtask vm run [OPTIONS] -- COMMAND...
+       cargo xtask vm shell [OPTIONS]
+
+Runs COMMAND as root in a machine of its own and ends with its exit code.
+
+  --disk SIZE|FILE   a disk, /dev/vda and on: an empty one (2G, 512M), or a file's content (repeatable)
+  --limit SECONDS    end the machine after so long, with exit code 124 (default 600)
+  --memory MIB       its memory (default 2048)
+  --cgroup v1|v2     the control groups' version (default v2)
+  --share DIR        a directory that the machine may write to, at the same path
+  --env NAME=VALUE   something in the command's environment (repeatable)
+  --console FILE     keep the kernel's messages there
+
+BERTH_VM_CACHE names the directory that keeps the kernel between runs (default target/vm-cache).";
+
+/// Carries out `vm run` and `vm shell`, and the part that runs inside.
+pub(crate) fn run(args: &[String]) -> Result<()> {
+    let (verb, rest) = match args.split_first() {
+        Some((verb, rest)) => (verb.as_str(), rest),
+        None => bail!("{USAGE}"),
+    };
+    let setup = match verb {
+        "run" => options::parse(rest)?,
+        "shell" => options::shell(rest)?,
+        // Process 1 of the machine.
+        "init" => return guest::init(),
+        "--help" | "-h" => {
+            crate::ui::line(USAGE);
+            return Ok(());
+        }
+        other => bail!("there is no vm {other}\n{USAGE}"),
+    };
+    if let Some(missing) = missing() {
+        bail!("a virtual machine needs {missing}");
+    }
+    match start(&setup, &Interrupt::watch()?)? {
+        0 => Ok(()),
+        code => Err(Ended(code).into()),
+    }
+}
+
+/// What this machine lacks that cannot be installed.
+pub(crate) fn missing() -> Option<&'static str> {
+    if std::env::consts::ARCH != "x86_64" {
+        Some("an x86-64 machine")
+    } else if !host::on_path("apt-get") || !host::on_path("dpkg-deb") {
+        Some(
+            "Debian 12 or what is like it: its kernel comes by apt-get, and is unpacked by dpkg-deb",
+        )
+    } else if !host::is_root() {
+        Some("root: every file of this machine is shown to it")
+    } else {
+        None
+    }
+}

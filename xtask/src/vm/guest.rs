@@ -1,0 +1,220 @@
+//! `xtask vm init`: process 1 of the machine, once the host's files are its root.
+//!
+//! Mounts what programs expect, runs the command, gives its exit code to the host, and powers off.
+
+use std::fs::File;
+use std::io::Write as _;
+use std::os::fd::AsFd;
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
+use rustix::mount::{MountFlags, UnmountFlags};
+use rustix::process::{Pid, Signal, WaitOptions, WaitStatus};
+use rustix::system::RebootCommand;
+use rustix::termios::Winsize;
+use serde_json::Value;
+
+use super::initramfs;
+use crate::{processes, run};
+
+/// Ports between machine and host: what the command prints, and its exit code.
+pub(super) const PORTS: [&str; 3] = ["out", "err", "code"];
+const NAP: Duration = Duration::from_millis(10);
+
+/// Never returns where it belongs: the machine is powered off at the end.
+pub(super) fn init() -> Result<()> {
+    if std::process::id() != 1 {
+        bail!("vm init is process 1 of a virtual machine");
+    }
+    let done = work();
+    if let Err(error) = &done {
+        crate::ui::error(&format!("{error:#}"));
+    }
+    end_processes();
+    unmount_disks();
+    rustix::fs::sync();
+    rustix::system::reboot(RebootCommand::PowerOff)?;
+    done
+}
+
+fn work() -> Result<()> {
+    let file = Path::new("/").join(initramfs::JOB);
+    let job: Value = serde_json::from_slice(&std::fs::read(&file)?)?;
+    std::fs::remove_file(&file)?;
+    mount_all(&job)?;
+    rustix::system::sethostname(b"berth-vm")?;
+    run::output(Command::new("/bin/busybox").args(["ip", "link", "set", "lo", "up"]))?;
+    let mut code = port("code")?;
+    let child = command(&job)?.spawn();
+    let answer = match child {
+        Ok(child) => wait(&child)?,
+        Err(error) => {
+            writeln!(port("err")?, "cannot start {}: {error}", job["command"])?;
+            127
+        }
+    };
+    Ok(writeln!(code, "{answer}")?)
+}
+
+fn mount_all(job: &Value) -> Result<()> {
+    mount("tmpfs", "/run", "tmpfs", "mode=755")?;
+    mount("tmpfs", "/tmp", "tmpfs", "mode=1777")?;
+    for dir in ["/dev/pts", "/dev/shm", "/run/lock"] {
+        std::fs::create_dir_all(dir)?;
+    }
+    mount("devpts", "/dev/pts", "devpts", "mode=620,ptmxmode=666")?;
+    mount("tmpfs", "/dev/shm", "tmpfs", "mode=1777")?;
+    for (link, to) in [("fd", ""), ("stdin", "/0"), ("stdout", "/1"), ("stderr", "/2")] {
+        std::os::unix::fs::symlink(format!("/proc/self/fd{to}"), Path::new("/dev").join(link))?;
+    }
+    if job["cgroup"] == 1 {
+        mount_cgroups_v1()?;
+    } else {
+        mount("cgroup2", "/sys/fs/cgroup", "cgroup2", "")?;
+    }
+    if let Some(share) = job["share"].as_str() {
+        std::fs::create_dir_all(share)?;
+        mount("share", share, "virtiofs", "")?;
+    }
+    Ok(())
+}
+
+/// A hierarchy for each controller, as on machines whose init still did that.
+fn mount_cgroups_v1() -> Result<()> {
+    let root = Path::new("/sys/fs/cgroup");
+    mount("tmpfs", root, "tmpfs", "mode=755")?;
+    let table = std::fs::read_to_string("/proc/cgroups")?;
+    let names = table.lines().filter(|line| !line.starts_with('#'));
+    for name in names.filter_map(|line| line.split_whitespace().next()) {
+        std::fs::create_dir(root.join(name))?;
+        mount("cgroup", root.join(name), "cgroup", name)?;
+    }
+    std::fs::create_dir(root.join("systemd"))?;
+    mount("cgroup", root.join("systemd"), "cgroup", "none,name=systemd")
+}
+
+fn mount(source: &str, at: impl AsRef<Path>, kind: &str, data: &str) -> Result<()> {
+    let at = at.as_ref();
+    let data = std::ffi::CString::new(data)?;
+    rustix::mount::mount(source, at, kind, MountFlags::empty(), Some(data.as_c_str()))
+        .with_context(|| format!("cannot mount {kind} on {}", at.display()))
+}
+
+fn command(job: &Value) -> Result<Command> {
+    let strings = |value: &Value| -> Vec<String> {
+        let words = value.as_array().into_iter().flatten();
+        words.filter_map(|word| word.as_str().map(str::to_owned)).collect()
+    };
+    let words = strings(&job["command"]);
+    let (program, arguments) = words.split_first().context("a job has a command")?;
+    let mut command = Command::new(program);
+    command.args(arguments).current_dir(job["working_dir"].as_str().context("a directory")?);
+    command.envs([("HOME", "/root"), ("LANG", "C.UTF-8"), ("BERTH_VM", "1")]);
+    command.env("BERTH_VM_DISKS", job["disks"].as_str().unwrap_or_default());
+    for pair in job["env"].as_array().into_iter().flatten() {
+        if let [name, value] = strings(pair).as_slice() {
+            command.env(name, value);
+        }
+    }
+    if job["terminal"].is_object() {
+        let tty = terminal(&job["terminal"], &mut command)?;
+        command.stdin(tty.try_clone()?).stdout(tty.try_clone()?).stderr(tty);
+    } else {
+        command.stdin(Stdio::null()).stdout(port("out")?).stderr(port("err")?).process_group(0);
+    }
+    Ok(command)
+}
+
+/// Makes the console the terminal of this session, to which the shell will belong.
+fn terminal(settings: &Value, command: &mut Command) -> Result<File> {
+    let tty = File::options().read(true).write(true).open("/dev/hvc0")?;
+    let number = |name: &str| settings[name].as_u64().and_then(|number| u16::try_from(number).ok());
+    let size = Winsize {
+        ws_row: number("rows").unwrap_or(24),
+        ws_col: number("columns").unwrap_or(80),
+        ws_xpixel: 0,
+        ws_ypixel: 0,
+    };
+    rustix::process::setsid()?;
+    rustix::process::ioctl_tiocsctty(tty.as_fd())?;
+    rustix::termios::tcsetwinsize(&tty, size)?;
+    command.env("TERM", settings["kind"].as_str().unwrap_or("linux"));
+    Ok(tty)
+}
+
+/// The device of a port; they appear some time after the start.
+fn port(name: &str) -> Result<File> {
+    for _ in 0..500 {
+        if let Some(device) = find_port(name)? {
+            return Ok(File::options().write(true).open(device)?);
+        }
+        std::thread::sleep(NAP);
+    }
+    bail!("there is no port {name}");
+}
+
+fn find_port(name: &str) -> Result<Option<PathBuf>> {
+    for entry in std::fs::read_dir("/sys/class/virtio-ports")? {
+        let entry = entry?;
+        let label = std::fs::read_to_string(entry.path().join("name")).unwrap_or_default();
+        if label.trim() == name {
+            return Ok(Some(Path::new("/dev").join(entry.file_name())));
+        }
+    }
+    Ok(None)
+}
+
+/// Waits for the command, and for every orphan that ends meanwhile: they are process 1's to bury.
+fn wait(child: &Child) -> Result<i32> {
+    let command = Pid::from_raw(child.id().cast_signed());
+    loop {
+        let Some((ended, status)) = rustix::process::wait(WaitOptions::empty())? else { continue };
+        if Some(ended) == command {
+            return Ok(code(status));
+        }
+    }
+}
+
+/// As shells count.
+fn code(status: WaitStatus) -> i32 {
+    let by_signal = || status.terminating_signal().map_or(255, |signal| 128 + signal);
+    status.exit_status().unwrap_or_else(by_signal)
+}
+
+/// Kernel threads have no arguments.
+fn end_processes() {
+    for process in processes::all() {
+        let pid = Pid::from_raw(process.pid.cast_signed());
+        if let Some(pid) = pid.filter(|pid| !pid.is_init())
+            && !process.arguments.is_empty()
+            && let Err(error) = rustix::process::kill_process(pid, Signal::KILL)
+        {
+            crate::ui::error(&format!("{} does not end: {error}", process.name));
+        }
+    }
+}
+
+/// Disks may be looked at after this machine: their file systems are closed in order.
+fn unmount_disks() {
+    let table = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    for line in table.lines().rev() {
+        let Some((head, tail)) = line.split_once(" - ") else { continue };
+        let is_disk = tail.split(' ').nth(1).is_some_and(|source| source.starts_with("/dev/"));
+        if let Some(point) = head.split(' ').nth(4).filter(|_| is_disk)
+            && let Err(error) = rustix::mount::unmount(point, UnmountFlags::empty())
+        {
+            crate::ui::error(&format!("{point} stays mounted: {error}"));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn init_runs_nowhere_else() {
+        assert!(super::init().is_err());
+    }
+}
