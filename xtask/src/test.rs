@@ -4,8 +4,10 @@
 //! (and needs root too), anything else is `unit` inside a crate and `host` in `tests/it`. `conformance` drives the
 //! built binaries with the docker CLI, `fuzz` feeds broken archives to the unpacker.
 
+mod total;
+
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Instant;
 
@@ -13,18 +15,11 @@ use anyhow::{Context as _, Result, bail};
 use serde_json::Value;
 
 use crate::{host, run, ui};
+use total::Total;
 
 const TIERS: &[&str] = &["unit", "host", "root", "fault", "conformance", "fuzz"];
 /// How long the fuzzer runs among the tests.
 const FUZZ_SECONDS: &str = "20";
-
-/// What came of a run.
-#[derive(Debug, Default)]
-struct Total {
-    passed: u64,
-    failed: Vec<String>,
-    skipped: Vec<String>,
-}
 
 struct Options {
     only: Option<String>,
@@ -62,7 +57,7 @@ pub(crate) fn run(args: &[String]) -> Result<()> {
     if let Ok(text) = std::fs::read_to_string(&skip_log) {
         total.skipped.extend(text.lines().map(str::to_owned));
     }
-    finish(&total, options.allowed_skips.as_deref())
+    total.finish(options.allowed_skips.as_deref())
 }
 
 fn parse(args: &[String]) -> Result<Options> {
@@ -167,7 +162,7 @@ fn tier_of(test: &str, is_integration: bool) -> &'static str {
 fn run_tier(
     tier: &str,
     binaries: &[(Binary, Vec<String>)],
-    skip_log: &std::path::Path,
+    skip_log: &Path,
     total: &mut Total,
 ) -> Result<()> {
     if matches!(tier, "root" | "fault") && !host::is_root() {
@@ -176,35 +171,37 @@ fn run_tier(
     }
     ui::step(&format!("tier {tier}"));
     for (binary, names) in binaries {
-        let begun = Instant::now();
-        let output = Command::new(&binary.path)
-            .arg("--exact")
-            .args(names)
-            .current_dir(&binary.package_dir)
-            .env("CARGO_MANIFEST_DIR", &binary.package_dir)
-            .env("BERTH_SKIP_LOG", skip_log)
-            .output()
-            .with_context(|| format!("cannot run {}", binary.path.display()))?;
-        let text = String::from_utf8_lossy(&output.stdout);
-        let passed = text.lines().filter(|line| is_result(line, "ok")).count() as u64;
-        let seconds = begun.elapsed().as_secs_f32();
-        ui::line(&format!(
-            "{:<18} {passed:>4} of {:>4} in {seconds:>5.1} s",
-            binary.name,
-            names.len()
-        ));
-        total.passed += passed;
-        let failed = total.failed.len();
-        for line in text.lines().filter(|line| is_result(line, "FAILED")) {
-            let name = line.trim_start_matches("test ").trim_end_matches(" ... FAILED");
-            total.failed.push(format!("{} {name}", binary.name));
-        }
-        if !output.status.success() {
-            ui::line(&text);
-            ui::line(&String::from_utf8_lossy(&output.stderr));
-            if total.failed.len() == failed {
-                total.failed.push(format!("{}: {}", binary.name, output.status));
-            }
+        run_binary(binary, names, skip_log, total)?;
+    }
+    Ok(())
+}
+
+/// Runs these tests of a program, and counts what came of them.
+fn run_binary(binary: &Binary, names: &[String], skip_log: &Path, total: &mut Total) -> Result<()> {
+    let begun = Instant::now();
+    let output = Command::new(&binary.path)
+        .arg("--exact")
+        .args(names)
+        .current_dir(&binary.package_dir)
+        .env("CARGO_MANIFEST_DIR", &binary.package_dir)
+        .env("BERTH_SKIP_LOG", skip_log)
+        .output()
+        .with_context(|| format!("cannot run {}", binary.path.display()))?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    let passed = text.lines().filter(|line| is_result(line, "ok")).count() as u64;
+    let seconds = begun.elapsed().as_secs_f32();
+    ui::line(&format!("{:<18} {passed:>4} of {:>4} in {seconds:>5.1} s", binary.name, names.len()));
+    total.passed += passed;
+    let failed = total.failed.len();
+    for line in text.lines().filter(|line| is_result(line, "FAILED")) {
+        let name = line.trim_start_matches("test ").trim_end_matches(" ... FAILED");
+        total.failed.push(format!("{} {name}", binary.name));
+    }
+    if !output.status.success() {
+        ui::line(&text);
+        ui::line(&String::from_utf8_lossy(&output.stderr));
+        if total.failed.len() == failed {
+            total.failed.push(format!("{}: {}", binary.name, output.status));
         }
     }
     Ok(())
@@ -212,20 +209,6 @@ fn run_tier(
 
 fn is_result(line: &str, result: &str) -> bool {
     line.starts_with("test ") && line.trim_end().ends_with(&format!("... {result}"))
-}
-
-/// The programs in `conformance/` report in the same plain form: a line each that begins with
-/// `ok `, `FAILED ` or `skipped `.
-fn take_report(text: &str, total: &mut Total) {
-    for line in text.lines() {
-        if line.starts_with("ok ") {
-            total.passed += 1;
-        } else if let Some(name) = line.strip_prefix("FAILED ") {
-            total.failed.push(name.to_owned());
-        } else if let Some(name) = line.strip_prefix("skipped ") {
-            total.skipped.push(name.to_owned());
-        }
-    }
 }
 
 fn run_reporter(name: &str, command: &mut Command, total: &mut Total) -> Result<()> {
@@ -237,7 +220,7 @@ fn run_reporter(name: &str, command: &mut Command, total: &mut Total) -> Result<
         .with_context(|| format!("cannot run {name}"))?;
     let text = String::from_utf8_lossy(&output.stdout);
     ui::line(text.trim_end());
-    take_report(&text, total);
+    total.take_report(&text);
     if !output.status.success() && total.failed.len() == failed {
         total.failed.push(format!("{name}: {}", output.status));
     }
@@ -278,44 +261,6 @@ fn run_fuzz(total: &mut Total) -> Result<()> {
         total.passed += 1;
     } else {
         total.failed.push("fuzz tar".to_owned());
-    }
-    Ok(())
-}
-
-fn finish(total: &Total, allowed: Option<&std::path::Path>) -> Result<()> {
-    ui::step("total");
-    let mut skipped = total.skipped.clone();
-    skipped.sort();
-    skipped.dedup();
-    for name in &skipped {
-        ui::line(&format!("skipped: {name}"));
-    }
-    for name in &total.failed {
-        ui::line(&format!("FAILED: {name}"));
-    }
-    let mut unexpected = Vec::new();
-    if let Some(file) = allowed {
-        let text = std::fs::read_to_string(file)
-            .with_context(|| format!("cannot read {}", file.display()))?;
-        let known: Vec<&str> = text
-            .lines()
-            .filter(|line| !line.is_empty() && !line.starts_with('#'))
-            .filter_map(|line| line.split_once(" — ").map(|(name, _reason)| name.trim()))
-            .collect();
-        unexpected = skipped
-            .iter()
-            .filter(|skip| !known.iter().any(|name| skip.split(':').next() == Some(name)))
-            .cloned()
-            .collect();
-    }
-    for name in &unexpected {
-        ui::line(&format!("skipped without leave: {name}"));
-    }
-    let failed = total.failed.len() + unexpected.len();
-    ui::line(&format!("{} passed, {failed} failed, {} skipped", total.passed, skipped.len()));
-    if failed > 0 {
-        // The total stays the last line.
-        return Err(crate::Told.into());
     }
     Ok(())
 }
