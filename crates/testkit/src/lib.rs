@@ -2,6 +2,8 @@
 
 #![forbid(unsafe_code)]
 
+pub mod disk;
+
 use std::io::Write as _;
 
 /// Says that `test` cannot run here because `need` is missing.
@@ -14,11 +16,23 @@ pub fn skip(test: &str, need: &str) {
         let written = file.and_then(|mut file| file.write_all(line.as_bytes()));
         assert!(written.is_ok(), "cannot note a skip in {}", path.display());
     }
-    let mut stderr = std::io::stderr().lock();
-    writeln!(stderr, "skipped {}", line.trim_end()).expect("stderr can be written");
+    say(&format!("skipped {}", line.trim_end()));
+}
+
+fn say(line: &str) {
+    writeln!(std::io::stderr().lock(), "{line}").expect("stderr can be written");
 }
 
 /// Whether this process may mount and make device nodes.
 pub fn is_root() -> bool {
     rustix::process::geteuid().is_root()
+}
+
+/// Whether this process runs in the virtual machine of `cargo xtask vm`; if not, `test` is skipped.
+pub fn in_vm(test: &str) -> bool {
+    let is_inside = std::env::var_os("BERTH_VM").is_some();
+    if !is_inside {
+        skip(test, "a virtual machine (cargo xtask test --only vm)");
+    }
+    is_inside
 }
