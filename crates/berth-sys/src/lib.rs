@@ -16,6 +16,7 @@ pub mod mountns;
 pub mod netns;
 pub mod process;
 pub mod seccomp;
+pub mod quota;
 pub mod signals;
 pub mod socket;
 pub mod system;
