@@ -305,16 +305,25 @@ fn parse_mounts(text: &str) -> (BTreeMap<String, PathBuf>, Option<PathBuf>) {
     (v1, v2)
 }
 
-/// The root group has no `memory.swap.max`; any other one tells.
+/// Whether limits of swap have an effect. The root group has no `memory.swap.max`; any other one that
+/// has memory's files tells.
 fn swap_is_accounted(root: &Path) -> bool {
     let own = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
     let own = own.lines().find_map(|line| line.strip_prefix("0::")).unwrap_or("/");
     let own = root.join(own.trim_start_matches('/'));
     if own != root {
-        return crate::host::is_there(&own.join("memory.swap.max"));
+        return accounts_swap(&own).unwrap_or(false);
     }
-    let Ok(entries) = fs::read_dir(root) else { return false };
-    entries.flatten().any(|entry| crate::host::is_there(&entry.path().join("memory.swap.max")))
+    let entries = fs::read_dir(root).into_iter().flatten().flatten();
+    let told = entries.map(|entry| entry.path()).find_map(|group| accounts_swap(&group));
+    // Where nobody has made a group yet, whether the kernel has swap at all decides.
+    told.unwrap_or_else(|| crate::host::is_there(Path::new("/proc/swaps")))
+}
+
+/// `None` for a group without memory's files, which cannot tell.
+fn accounts_swap(group: &Path) -> Option<bool> {
+    let has = |file: &str| crate::host::is_there(&group.join(file));
+    has("memory.current").then(|| has("memory.swap.max"))
 }
 
 fn read_line(dir: &Path, file: &str) -> String {
@@ -365,6 +374,23 @@ mod tests {
             inside,
             ["/sys/fs/cgroup/cpu,cpuacct", "/sys/fs/cgroup/memory", "/sys/fs/cgroup/systemd"]
         );
+    }
+
+    #[test]
+    fn a_group_tells_of_swap_if_it_has_memorys_files() {
+        #[rustfmt::skip]
+        let table: &[(&[&str], Option<bool>)] = &[
+            (&["cgroup.procs"],                      None),
+            (&["memory.current"],                    Some(false)),
+            (&["memory.current", "memory.swap.max"], Some(true)),
+        ];
+        for (files, told) in table {
+            let group = tempfile::tempdir().unwrap();
+            for file in *files {
+                fs::File::create(group.path().join(file)).unwrap();
+            }
+            assert_eq!(accounts_swap(group.path()), *told, "{files:?}");
+        }
     }
 
     #[test]
