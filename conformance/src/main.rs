@@ -1,24 +1,28 @@
 //! Tests of the built programs from outside: `docker` drives the official docker CLI against the
 //! daemon and compares with dockerd's recorded answers; `kill` ends the daemon at random points and
-//! checks what is left; `service` looks at its sockets, signals, start and end.
+//! checks what is left; `service` looks at its sockets, signals, start and end; `vm` tries in a
+//! virtual machine what depends on the kernel.
 //!
 //! All report one line for each comparison (`ok NAME`, `FAILED NAME: why`, `skipped NAME: need`) on
 //! standard output, details on standard error, and exit with 1 if anything failed.
 
 #![forbid(unsafe_code)]
 
+mod client;
 mod daemon;
 mod docker;
 mod kill;
 mod service;
 mod ui;
+mod vm;
 
 use std::process::ExitCode;
 
 const USAGE: &str = "\
 usage: conformance docker [--help]     the docker CLI against berth
        conformance kill [--help]       the daemon killed at random points
-       conformance service [NAME…]     its sockets, signals, start and end";
+       conformance service [NAME…]     its sockets, signals, start and end
+       conformance vm                  limits, freezing and devices under version 2 control groups";
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
@@ -26,6 +30,7 @@ fn main() -> ExitCode {
         Some((command, rest)) if command == "docker" => docker::run(rest),
         Some((command, rest)) if command == "kill" => kill::run(rest),
         Some((command, rest)) if command == "service" => service::run(rest),
+        Some((command, [])) if command == "vm" => vm::run(),
         _ => Err(anyhow::anyhow!("{USAGE}")),
     };
     match done {

@@ -6,9 +6,9 @@ use anyhow::{Context as _, Result, bail, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
-use super::client::Client;
 use super::lab::{self, Lab, PATIENCE};
 use super::random::Random;
+use crate::client::Client;
 use crate::daemon::{self, BerthDaemon};
 
 /// A named case.

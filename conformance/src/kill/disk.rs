@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result};
 use serde_json::Value;
 
-use super::client::Client;
 use super::fixture;
+use crate::client::Client;
 use crate::daemon::{self, BerthDaemon};
 
 /// Everything that should not be there, and everything that should be and is not, each in words.

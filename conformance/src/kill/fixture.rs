@@ -14,7 +14,7 @@ const EPOCH: &str = "1970-01-01T00:00:00Z";
 pub(super) const CONTENT: &str = "content/file0";
 
 /// Whether there is what images are made of.
-pub(super) fn has_busybox() -> bool {
+pub(crate) fn has_busybox() -> bool {
     Path::new(BUSYBOX).is_file()
 }
 
@@ -204,7 +204,7 @@ fn hex_of(digest: &str) -> &str {
     digest.trim_start_matches("sha256:")
 }
 
-fn busybox_layer() -> Result<Vec<u8>> {
+pub(crate) fn busybox_layer() -> Result<Vec<u8>> {
     let mut tar = tar::Builder::new(Vec::new());
     for dir in ["bin", "data", "dev", "etc", "proc", "sys", "tmp", "work"] {
         directory(&mut tar, dir, if dir == "tmp" { 0o1777 } else { 0o755 })?;

@@ -5,10 +5,10 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::{Value, json};
 
-use super::client::{Client, Request, unframe};
 use super::disk;
 use super::fixture::{self, CONTENT, Image};
 use super::random::Random;
+use crate::client::{Client, Request, unframe};
 use crate::daemon::BerthDaemon;
 
 /// How long something that must happen may take.
@@ -195,7 +195,7 @@ impl Lab {
     }
 
     /// Reads the counter's log from another thread's point of view: until the connection is cut.
-    pub(super) fn follow_counter(&self) -> Result<super::client::Stream> {
+    pub(super) fn follow_counter(&self) -> Result<crate::client::Stream> {
         self.api.follow(&format!("/containers/{}/logs?stdout=1&follow=1", self.counter.id))
     }
 }

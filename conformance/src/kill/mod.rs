@@ -8,9 +8,8 @@
 //! know. A table at the end says where the kills fell. A seed repeats the random moments.
 
 mod cases;
-mod client;
 mod disk;
-mod fixture;
+pub(super) mod fixture;
 mod lab;
 mod random;
 mod strike;

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use anyhow::{Context as _, Result};
 use rustix::process::{Pid, Signal, kill_process};
 
-use super::client::{Answer, Client, Request};
+use crate::client::{Answer, Client, Request};
 
 /// How long a named step is stretched, so that the kill falls into it.
 pub(super) const PAUSE: Duration = Duration::from_millis(80);

@@ -7,9 +7,9 @@
 use anyhow::{Context as _, Result, ensure};
 use serde_json::{Value, json};
 
-use super::client::Request;
 use super::fixture::{self, Image};
 use super::lab::{self, Lab};
+use crate::client::Request;
 
 /// What the daemon is killed in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
