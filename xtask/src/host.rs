@@ -59,6 +59,12 @@ pub(crate) const VM: &[Need] = &[
     Need { proof: "/bin/busybox", package: "busybox-static", why: "the start of virtual machines" },
 ];
 
+/// What tests in a virtual machine take besides.
+pub(crate) const VM_TEST: &[Need] = &[
+    Need { proof: "mkfs.ext4", package: "e2fsprogs", why: "file systems with quotas in tests" },
+    Need { proof: "mkfs.xfs", package: "xfsprogs", why: "file systems with quotas in tests" },
+];
+
 /// Whether a need is met.
 pub(crate) fn has(need: &Need) -> bool {
     if need.proof.starts_with('/') {

@@ -32,7 +32,7 @@ Usage: cargo xtask COMMAND
 
   quickstart            build, start an engine on directories of its own, run containers from a real
                         image with a volume, show what happened, clean up
-  test [--only TIER]    every test this machine can run; TIER is unit, host, root, fault, conformance or fuzz
+  test [--only TIER]    every test this machine can run; TIER is unit, host, root, fault, conformance, fuzz or vm
   check                 formatting, lints, layer directions, file sizes
   bench [--socket NAME=PATH ...] [--runs N] [--quick] [--without-dockerd] [--built DIR]
                         berth beside dockerd (where it is installed) and other engines, turn about, through

@@ -1,10 +1,11 @@
 //! `cargo xtask test`: every test that this machine can run, and by name what it cannot.
 //!
 //! A test's tier is in its name: `root_…` needs root and mounts, `fault_…` breaks things on purpose
-//! (and needs root too), anything else is `unit` inside a crate and `host` in `tests/it`. `conformance` drives the
+//! (and needs root too), `vm_…` runs in a virtual machine, anything else is `unit` inside a crate and `host` in `tests/it`. `conformance` drives the
 //! built binaries with the docker CLI, `fuzz` feeds broken archives to the unpacker.
 
 mod total;
+mod vm;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -16,8 +17,9 @@ use serde_json::Value;
 
 use crate::{host, run, ui};
 use total::Total;
+pub(crate) use vm::inside;
 
-const TIERS: &[&str] = &["unit", "host", "root", "fault", "conformance", "fuzz"];
+const TIERS: &[&str] = &["unit", "host", "root", "fault", "conformance", "fuzz", "vm"];
 /// How long the fuzzer runs among the tests.
 const FUZZ_SECONDS: &str = "20";
 
@@ -41,9 +43,12 @@ pub(crate) fn run(args: &[String]) -> Result<()> {
     {
         return Err(error.into());
     }
-    if ["unit", "host", "root", "fault"].iter().any(|tier| wants(tier)) {
+    let mut of_vm = Vec::new();
+    if ["unit", "host", "root", "fault", "vm"].iter().any(|tier| wants(tier)) {
         for (tier, binaries) in in_tiers(binaries()?)? {
-            if wants(tier) {
+            if tier == "vm" {
+                of_vm = binaries;
+            } else if wants(tier) {
                 run_tier(tier, &binaries, &skip_log, &mut total)?;
             }
         }
@@ -53,6 +58,9 @@ pub(crate) fn run(args: &[String]) -> Result<()> {
     }
     if wants("fuzz") {
         run_fuzz(&mut total)?;
+    }
+    if wants("vm") {
+        run_vm(&of_vm, &mut total)?;
     }
     if let Ok(text) = std::fs::read_to_string(&skip_log) {
         total.skipped.extend(text.lines().map(str::to_owned));
@@ -80,7 +88,7 @@ fn parse(args: &[String]) -> Result<Options> {
 }
 
 /// A built test program.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 struct Binary {
     path: PathBuf,
     package_dir: PathBuf,
@@ -152,6 +160,8 @@ fn tier_of(test: &str, is_integration: bool) -> &'static str {
         "root"
     } else if name.starts_with("fault_") {
         "fault"
+    } else if name.starts_with("vm_") {
+        "vm"
     } else if is_integration {
         "host"
     } else {
@@ -232,10 +242,7 @@ fn run_conformance(wants: &dyn Fn(&str) -> bool, total: &mut Total) -> Result<()
         total.skipped.push("tier conformance: needs root".to_owned());
         return Ok(());
     }
-    ui::step("building the release binaries");
-    let built = run::build_release()?;
-    run::succeed(run::cargo().args(["build", "--release", "-p", "conformance"]))?;
-    let program = built.join("conformance");
+    let program = build_conformance()?;
     if wants("fault") {
         ui::step("tier fault: the daemon killed at random points");
         run_reporter("conformance kill", Command::new(&program).arg("kill"), total)?;
@@ -247,6 +254,24 @@ fn run_conformance(wants: &dyn Fn(&str) -> bool, total: &mut Total) -> Result<()
         run_reporter("conformance service", Command::new(&program).arg("service"), total)?;
     }
     Ok(())
+}
+
+/// The last tier: from here on Ctrl-C ends the machine, and then this program.
+fn run_vm(binaries: &[(Binary, Vec<String>)], total: &mut Total) -> Result<()> {
+    let ready = crate::vm::prepare().and_then(|()| host::ensure(host::VM_TEST));
+    if let Err(error) = ready {
+        let why = format!("{error:#}");
+        total.skipped.push(format!("tier vm: {}", why.lines().next().unwrap_or_default()));
+        return Ok(());
+    }
+    vm::run_tier(binaries, &build_conformance()?, total)
+}
+
+fn build_conformance() -> Result<PathBuf> {
+    ui::step("building the release binaries");
+    let built = run::build_release()?;
+    run::succeed(run::cargo().args(["build", "--release", "-p", "conformance"]))?;
+    Ok(built.join("conformance"))
 }
 
 fn run_fuzz(total: &mut Total) -> Result<()> {

@@ -16,7 +16,8 @@ use anyhow::{Result, bail};
 
 use crate::interrupt::Interrupt;
 use crate::{Ended, host};
-use machine::start;
+pub(crate) use machine::start;
+pub(crate) use setup::{Disk, Setup};
 
 const USAGE: &str = "\
 Usage: cargo xtask vm run [OPTIONS] -- COMMAND...
@@ -45,32 +46,34 @@ pub(crate) fn run(args: &[String]) -> Result<()> {
         "shell" => options::shell(rest)?,
         // Process 1 of the machine.
         "init" => return guest::init(),
+        // The tier `vm` in the machine.
+        "tests" => return crate::test::inside(rest),
         "--help" | "-h" => {
             crate::ui::line(USAGE);
             return Ok(());
         }
         other => bail!("there is no vm {other}\n{USAGE}"),
     };
-    if let Some(missing) = missing() {
-        bail!("a virtual machine needs {missing}");
-    }
+    prepare()?;
     match start(&setup, &Interrupt::watch()?)? {
         0 => Ok(()),
         code => Err(Ended(code).into()),
     }
 }
 
-/// What this machine lacks that cannot be installed.
-pub(crate) fn missing() -> Option<&'static str> {
+/// Installs and downloads what a machine needs; fails where that is impossible.
+pub(crate) fn prepare() -> Result<()> {
     if std::env::consts::ARCH != "x86_64" {
-        Some("an x86-64 machine")
-    } else if !host::on_path("apt-get") || !host::on_path("dpkg-deb") {
-        Some(
-            "Debian 12 or what is like it: its kernel comes by apt-get, and is unpacked by dpkg-deb",
-        )
-    } else if !host::is_root() {
-        Some("root: every file of this machine is shown to it")
-    } else {
-        None
+        bail!("a virtual machine needs an x86-64 machine");
     }
+    if !host::on_path("apt-get") || !host::on_path("dpkg-deb") {
+        bail!("a virtual machine needs Debian 12 or what is like it: its kernel comes by apt-get");
+    }
+    if !host::is_root() {
+        bail!("a virtual machine needs root: every file of this machine is shown to it");
+    }
+    host::ensure(host::VM)?;
+    let cache = kernel::cache()?;
+    let _lock = kernel::lock(&cache)?;
+    kernel::Kernel::ensure(&cache).map(|_| ())
 }

@@ -11,6 +11,7 @@
 //! ```
 
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -192,6 +193,13 @@ pub(super) fn cache() -> Result<PathBuf> {
         bail!("qemu cannot use {}: set BERTH_VM_CACHE to a plainer path", dir.display());
     }
     Ok(dir)
+}
+
+/// Keeps others from the cache while it is held.
+pub(super) fn lock(cache: &Path) -> Result<File> {
+    let lock = File::create(cache.join("lock"))?;
+    lock.lock()?;
+    Ok(lock)
 }
 
 #[cfg(test)]

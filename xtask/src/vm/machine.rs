@@ -23,7 +23,7 @@ use super::rundir::RunDir;
 use super::setup::{Cgroup, Disk, Setup};
 use super::{guest, initramfs};
 use crate::interrupt::Interrupt;
-use crate::{host, run, ui};
+use crate::{run, ui};
 
 const VIRTIOFSD: &str = "/usr/lib/qemu/virtiofsd";
 const NAP: Duration = Duration::from_millis(10);
@@ -34,13 +34,11 @@ const PROCESSORS: usize = 4;
 /// apparmor=0: with it, engines look for its parser. The mitigations only cost time here.
 const KERNEL_WORDS: &str = "console=ttyS0 panic=-1 quiet loglevel=4 mitigations=off apparmor=0";
 
-/// Runs the machine to its end; gives the exit code of its command. What the command prints is
+/// Runs the machine, for which [`prepare`](super::prepare) was called, to its end; gives the exit code of its command. What the command prints is
 /// printed meanwhile.
 pub(crate) fn start(setup: &Setup, interrupt: &Interrupt) -> Result<u8> {
-    host::ensure(host::VM)?;
     let cache = kernel::cache()?;
-    let lock = File::create(cache.join("lock"))?;
-    lock.lock()?;
+    let lock = kernel::lock(&cache)?;
     let kernel = Kernel::ensure(&cache)?;
     let dir = RunDir::create(&cache)?;
     drop(lock);
