@@ -42,6 +42,7 @@ Usage: cargo xtask COMMAND
   vm run [OPTIONS] -- COMMAND...
                         a command as root in a virtual machine that shows this machine's files; vm --help
   vm shell [OPTIONS]    a shell there
+  vm replay LOG         a disk, recorded by vm run, as a power cut may leave it
 
 Examples:
   cargo xtask test --only unit

@@ -9,8 +9,10 @@ mod initramfs;
 mod kernel;
 mod machine;
 mod options;
+mod replay;
 mod rundir;
 mod setup;
+mod writelog;
 
 use anyhow::{Result, bail};
 
@@ -22,16 +24,21 @@ pub(crate) use setup::{Disk, Setup};
 const USAGE: &str = "\
 Usage: cargo xtask vm run [OPTIONS] -- COMMAND...
        cargo xtask vm shell [OPTIONS]
+       cargo xtask vm replay LOG [--point N --seed N --image FILE]
 
 Runs COMMAND as root in a machine of its own and ends with its exit code.
 
   --disk SIZE|FILE   a disk, /dev/vda and on: an empty one (2G, 512M), or a file's content (repeatable)
+  --record SIZE=LOG  an empty disk, all writes to which are recorded in LOG (repeatable)
   --limit SECONDS    end the machine after so long, with exit code 124 (default 600)
   --memory MIB       its memory (default 2048)
   --cgroup v1|v2     the control groups' version (default v2)
   --share DIR        a directory that the machine may write to, at the same path
   --env NAME=VALUE   something in the command's environment (repeatable)
   --console FILE     keep the kernel's messages there
+
+replay says what is in LOG, or makes of FILE, which is as long as the disk, what the disk may hold
+if the power is cut after N entries: all that was flushed, and a random half of the rest.
 
 BERTH_VM_CACHE names the directory that keeps the kernel between runs (default target/vm-cache).";
 
@@ -46,6 +53,7 @@ pub(crate) fn run(args: &[String]) -> Result<()> {
         "shell" => options::shell(rest)?,
         // Process 1 of the machine.
         "init" => return guest::init(),
+        "replay" => return replay::run(rest),
         // The tier `vm` in the machine.
         "tests" => return crate::test::inside(rest),
         "--help" | "-h" => {

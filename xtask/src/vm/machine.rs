@@ -13,7 +13,7 @@ use std::process::{Child, Command, Stdio};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, ensure};
 use rustix::io::FdFlags;
 use rustix::termios::OptionalActions;
 use serde_json::json;
@@ -31,6 +31,8 @@ const NAP: Duration = Duration::from_millis(10);
 const TIMED_OUT: u8 = 124;
 /// More processors than this bring nothing to emulation.
 const PROCESSORS: usize = 4;
+/// A disk's log of writes has room for so many times its size.
+const LOG_TIMES: u64 = 16;
 /// apparmor=0: with it, engines look for its parser. The mitigations only cost time here.
 const KERNEL_WORDS: &str = "console=ttyS0 panic=-1 quiet loglevel=4 mitigations=off apparmor=0";
 
@@ -105,22 +107,39 @@ fn job(setup: &Setup, disks: usize) -> String {
     .to_string()
 }
 
-fn disks(setup: &Setup, dir: &Path) -> Result<Vec<PathBuf>> {
-    let mut files = Vec::new();
+/// The machine's disks in qemu's words.
+fn disks(setup: &Setup, dir: &Path) -> Result<Vec<String>> {
+    let mut disks = Vec::new();
     for (number, disk) in setup.disks.iter().enumerate() {
-        files.push(match disk {
-            Disk::File(path) => path.clone(),
+        let empty = dir.join(format!("disk{number}"));
+        let plain = |file: &Path| {
+            let node = format!("node-name=disk{number},driver=raw,discard=unmap,cache.no-flush=on");
+            Ok::<_, anyhow::Error>(format!("{node},{}", file_node("file", file)?))
+        };
+        disks.push(match disk {
+            Disk::File(path) => plain(path)?,
             Disk::Empty { bytes } => {
-                let path = dir.join(format!("disk{number}"));
-                File::create_new(&path)?.set_len(*bytes)?;
-                path
+                File::create_new(&empty)?.set_len(*bytes)?;
+                plain(&empty)?
+            }
+            Disk::Recorded { bytes, log } => {
+                File::create_new(&empty)?.set_len(*bytes)?;
+                // It is sparse, and never made longer.
+                File::create(log)?.set_len(bytes.saturating_mul(LOG_TIMES))?;
+                let node =
+                    format!("node-name=disk{number},driver=blklogwrites,log-sector-size=512");
+                let data = format!("file.driver=raw,{}", file_node("file.file", &empty)?);
+                format!("{node},{data},log.driver=raw,{}", file_node("log.file", log)?)
             }
         });
     }
-    if let Some(comma) = files.iter().find(|file| file.display().to_string().contains(',')) {
-        bail!("qemu cannot use {}: there is a comma in it", comma.display());
-    }
-    Ok(files)
+    Ok(disks)
+}
+
+fn file_node(prefix: &str, path: &Path) -> Result<String> {
+    let path = path.display().to_string();
+    ensure!(!path.contains(','), "qemu cannot use {path}: there is a comma in it");
+    Ok(format!("{prefix}.driver=file,{prefix}.filename={path}"))
 }
 
 /// A program that ends when this one does, in a process group of its own: Ctrl-C is for this one,
@@ -193,7 +212,7 @@ impl Machine {
         setup: &Setup,
         kernel: &Kernel,
         dir: &RunDir,
-        disks: &[PathBuf],
+        disks: &[String],
         shares: &[&Share],
     ) -> Result<Self> {
         let mut command = qemu(setup, kernel, dir, disks, shares)?;
@@ -255,7 +274,7 @@ fn qemu(
     setup: &Setup,
     kernel: &Kernel,
     dir: &RunDir,
-    disks: &[PathBuf],
+    disks: &[String],
     shares: &[&Share],
 ) -> Result<Command> {
     let mut command = dependent("qemu-system-x86_64", dir, "qemu.log")?;
@@ -279,10 +298,7 @@ fn qemu(
         command.arg("-device").arg(format!("vhost-user-fs-pci,chardev={name},tag={name}"));
     }
     for (number, disk) in disks.iter().enumerate() {
-        let disk = disk.display();
-        command.arg("-drive").arg(format!(
-            "file={disk},format=raw,if=none,id=disk{number},discard=unmap,cache=unsafe"
-        ));
+        command.arg("-blockdev").arg(disk);
         command.arg("-device").arg(format!("virtio-blk-pci,drive=disk{number}"));
     }
     if setup.terminal.is_some() {

@@ -36,6 +36,7 @@ fn flags(args: &[String]) -> Result<Setup> {
         let value = args.next().with_context(|| format!("{arg} needs a value\n{USAGE}"))?;
         match arg.as_str() {
             "--disk" => setup.disks.push(disk(value)?),
+            "--record" => setup.disks.push(recorded(value)?),
             "--limit" => setup.limit = Duration::from_secs(value.parse().context("--limit")?),
             "--memory" => setup.memory_mib = value.parse().context("--memory")?,
             "--cgroup" => setup.cgroup = cgroup(value)?,
@@ -65,6 +66,12 @@ fn disk(value: &str) -> Result<Disk> {
         Some(bytes) => Ok(Disk::Empty { bytes }),
         None => Ok(Disk::File(absolute(value)?)),
     }
+}
+
+fn recorded(value: &str) -> Result<Disk> {
+    let parts = value.split_once('=').and_then(|(bytes, log)| Some((size(bytes)?, log)));
+    let (bytes, log) = parts.with_context(|| format!("--record takes SIZE=LOG, not {value:?}"))?;
+    Ok(Disk::Recorded { bytes, log: std::path::absolute(log)? })
 }
 
 fn size(value: &str) -> Option<u64> {
@@ -109,7 +116,7 @@ mod tests {
         assert_eq!(setup.command, words("sh -c x --limit"));
         assert_eq!(setup.env, [("A".to_owned(), "b=c".to_owned())]);
         assert_eq!(setup.disks, [Disk::Empty { bytes: 1 << 30 }]);
-        for wrong in ["--limit 5", "--limit", "--", "--cgroup v3 -- true", "--speed 9 -- true"] {
+        for wrong in ["--limit 5", "--limit", "--", "--cgroup v3 -- true", "--record 9 -- true"] {
             assert!(parse(&words(wrong)).is_err(), "{wrong}");
         }
     }

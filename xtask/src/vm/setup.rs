@@ -26,8 +26,15 @@ pub(crate) struct Setup {
 /// A disk of the machine: `/dev/vda` and on, in order.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Disk {
-    Empty { bytes: u64 },
+    Empty {
+        bytes: u64,
+    },
     File(PathBuf),
+    /// An empty one, each write to which is recorded.
+    Recorded {
+        bytes: u64,
+        log: PathBuf,
+    },
 }
 
 /// Which control groups the machine has.
