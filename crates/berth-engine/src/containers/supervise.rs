@@ -234,8 +234,14 @@ fn measure(engine: &Engine, container: &Arc<Container>) {
             }
             engine.layers().set_rw_size(tx, &id, Some(size))
         });
-        if let Err(error) = saved {
-            tracing::warn!(container = %id, error = %kind::chain(&error), "size not recorded");
+        match saved {
+            Ok(()) => {}
+            Err(berth_layers::LayerError::UnknownContainer { .. }) => {
+                tracing::trace!(container = %id, "removed while it was measured");
+            }
+            Err(error) => {
+                tracing::warn!(container = %id, error = %kind::chain(&error), "size not recorded");
+            }
         }
         container.live().size = i64::try_from(size).ok();
     }));
