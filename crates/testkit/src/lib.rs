@@ -3,8 +3,11 @@
 #![forbid(unsafe_code)]
 
 pub mod disk;
+mod loopfs;
 
 use std::io::Write as _;
+
+pub use loopfs::LoopFs;
 
 /// Says that `test` cannot run here because `need` is missing.
 ///
@@ -35,4 +38,10 @@ pub fn in_vm(test: &str) -> bool {
         skip(test, "a virtual machine (cargo xtask test --only vm)");
     }
     is_inside
+}
+
+/// Whether a program of this name is on the path.
+pub fn has_program(name: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path).any(|dir| dir.join(name).metadata().is_ok())
 }

@@ -1,0 +1,106 @@
+//! File systems of a chosen kind in a file, mounted for one test.
+
+use std::fs::{self, File};
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+/// A new file system in a sparse file, mounted through a loop device. Dropped: everything mounted
+/// below it and the file are gone, unless `BERTH_KEEP` is set.
+#[derive(Debug)]
+pub struct LoopFs {
+    dir: PathBuf,
+}
+
+impl LoopFs {
+    /// Makes one of `kind` (`ext4`, `xfs`, `btrfs`); `Err` names what this machine lacks.
+    pub fn new(kind: &str) -> Result<Self, String> {
+        Self::with(kind, &[], "loop")
+    }
+
+    /// Like [`new`](Self::new), with arguments for `mkfs` and options for `mount`.
+    pub fn with(kind: &str, mkfs: &[&str], options: &str) -> Result<Self, String> {
+        if !crate::is_root() {
+            return Err("root".to_owned());
+        }
+        let program = format!("mkfs.{kind}");
+        if !crate::has_program(&program) {
+            return Err(program);
+        }
+        let unique = UNIQUE.fetch_add(1, Ordering::Relaxed);
+        let dir = PathBuf::from(format!("/var/tmp/berth-loop-{}-{unique}", std::process::id()));
+        fs::create_dir(&dir).expect("a directory of its own");
+        let this = Self { dir };
+        fs::create_dir(this.path()).expect("a mount point");
+        let image = this.image();
+        File::create(&image).and_then(|file| file.set_len(SIZE)).expect("a sparse file");
+        run(Command::new(program).args(quiet(kind)).args(mkfs).arg(&image))?;
+        let options = if options.is_empty() { "loop" } else { options };
+        run(Command::new("mount").args(["-t", kind, "-o", options]).arg(&image).arg(this.path()))?;
+        Ok(this)
+    }
+
+    /// Makes one for a test, or says by name that the test is skipped.
+    pub fn or_skip(test: &str, kind: &str) -> Option<Self> {
+        match Self::new(kind) {
+            Ok(made) => Some(made),
+            Err(need) => {
+                crate::skip(test, &format!("{kind} on a loop device: {need}"));
+                None
+            }
+        }
+    }
+
+    /// Where it is mounted.
+    pub fn path(&self) -> PathBuf {
+        self.dir.join("mnt")
+    }
+
+    fn image(&self) -> PathBuf {
+        self.dir.join("image")
+    }
+
+    fn clear(&self) -> Result<(), String> {
+        while is_mounted(&self.path()) {
+            run(Command::new("umount").args(["-R", "-l"]).arg(self.path()))?;
+        }
+        fs::remove_dir_all(&self.dir).map_err(|error| error.to_string())
+    }
+}
+
+impl Drop for LoopFs {
+    fn drop(&mut self) {
+        let mut stderr = std::io::stderr().lock();
+        if std::env::var_os("BERTH_KEEP").is_some() {
+            writeln!(stderr, "kept {}", self.dir.display()).expect("stderr can be written");
+        } else if let Err(error) = self.clear() {
+            let dir = self.dir.display();
+            writeln!(stderr, "{dir} was not removed: {error}").expect("stderr can be written");
+        }
+    }
+}
+
+/// What xfs needs at least; the file is sparse.
+const SIZE: u64 = 512 << 20;
+static UNIQUE: AtomicU32 = AtomicU32::new(0);
+
+fn quiet(kind: &str) -> &'static [&'static str] {
+    match kind {
+        "ext4" => &["-q", "-F"],
+        _ => &["-q"],
+    }
+}
+
+fn run(command: &mut Command) -> Result<(), String> {
+    let output = command.output().map_err(|error| format!("{command:?}: {error}"))?;
+    if output.status.success() {
+        return Ok(());
+    }
+    Err(format!("{command:?}: {}", String::from_utf8_lossy(&output.stderr).trim()))
+}
+
+fn is_mounted(path: &Path) -> bool {
+    let text = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    text.lines().any(|line| line.split(' ').nth(4).is_some_and(|at| Path::new(at) == path))
+}
