@@ -5,6 +5,7 @@
 //! theme. Nothing here knows layers, containers or configuration, and nothing logs.
 
 pub mod bpf;
+pub mod btrfs;
 pub mod caps;
 pub mod copy;
 pub mod fork;
