@@ -9,7 +9,7 @@ use rustix::io::Errno;
 
 /// Directories below this depth are moved to the top first, so that no tree, however deep, uses
 /// more descriptors or stack than this.
-const DEPTH: usize = 64;
+pub(crate) const DEPTH: usize = 64;
 
 /// Deletes `path` and everything in it. A link is not followed, and where something is mounted
 /// it stops with `EXDEV` before touching what is mounted there. Nothing there is fine.
@@ -41,8 +41,10 @@ pub(crate) fn delete_tree(path: &Path) -> io::Result<()> {
     Ok(unlinkat(&parent, name, AtFlags::REMOVEDIR)?)
 }
 
-const OPEN: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
-const BENEATH: ResolveFlags =
+/// How directories are opened.
+pub(crate) const OPEN: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
+/// How names below a directory are resolved.
+pub(crate) const BENEATH: ResolveFlags =
     ResolveFlags::BENEATH.union(ResolveFlags::NO_XDEV).union(ResolveFlags::NO_SYMLINKS);
 
 fn empty(top: &OwnedFd, dir: &OwnedFd, depth: usize, moved: &mut u64) -> io::Result<()> {

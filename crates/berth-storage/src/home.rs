@@ -40,14 +40,27 @@ pub(crate) const PRIVATE: u32 = 0o710;
 pub(crate) struct Home {
     dir: PathBuf,
     driver: &'static str,
+    delete: Delete,
     reaping: Mutex<()>,
 }
+
+/// Deletes a layer that nobody uses, with everything in it. Nothing there is fine.
+pub(crate) type Delete = fn(&Path) -> io::Result<()>;
 
 impl Home {
     /// Opens the directory, creating it when it is missing.
     pub(crate) fn open(driver: &'static str, dir: &Path) -> Result<Self, StorageError> {
+        Self::open_with(driver, dir, delete_tree)
+    }
+
+    /// Like [`open`](Self::open), for layers that are more than directories.
+    pub(crate) fn open_with(
+        driver: &'static str,
+        dir: &Path,
+        delete: Delete,
+    ) -> Result<Self, StorageError> {
         make_dir(dir, PRIVATE)?;
-        Ok(Self { dir: dir.to_owned(), driver, reaping: Mutex::new(()) })
+        Ok(Self { dir: dir.to_owned(), driver, delete, reaping: Mutex::new(()) })
     }
 
     pub(crate) fn dir(&self) -> &Path {
@@ -77,14 +90,26 @@ impl Home {
         Err(StorageError::UnknownLayer { driver: self.driver, id: id.clone() })
     }
 
-    /// An empty directory that [`publish`](Self::publish) turns into the layer.
-    pub(crate) fn start_creating(&self, id: &LayerId, mode: u32) -> Result<PathBuf, StorageError> {
+    /// Fails when the layer is there.
+    pub(crate) fn check_new(&self, id: &LayerId) -> Result<(), StorageError> {
         if self.has(id)? {
             return Err(StorageError::LayerExists { driver: self.driver, id: id.clone() });
         }
+        Ok(())
+    }
+
+    /// Where a layer is made that [`publish`](Self::publish) gives its name; nothing is there.
+    pub(crate) fn stage(&self, id: &LayerId) -> Result<PathBuf, StorageError> {
+        self.check_new(id)?;
         let path = self.dir.join(format!("{CREATING}{id}"));
         // Left by a call that failed.
-        delete_tree(&path).map_err(io_at("remove", &path))?;
+        (self.delete)(&path).map_err(io_at("remove", &path))?;
+        Ok(path)
+    }
+
+    /// An empty directory that [`publish`](Self::publish) turns into the layer.
+    pub(crate) fn start_creating(&self, id: &LayerId, mode: u32) -> Result<PathBuf, StorageError> {
+        let path = self.stage(id)?;
         new_dir(&path, mode)?;
         Ok(path)
     }
@@ -99,7 +124,7 @@ impl Home {
     /// Deletes a layer that could not be finished.
     pub(crate) fn stop_creating(&self, id: &LayerId) {
         let path = self.dir.join(format!("{CREATING}{id}"));
-        if let Err(error) = delete_tree(&path) {
+        if let Err(error) = (self.delete)(&path) {
             // The name marks it; the next recovery deletes it.
             tracing::warn!(%error, path = %path.display(), "cannot remove an unfinished layer");
         }
@@ -142,7 +167,7 @@ impl Home {
         berth_fs::atomic::sync_dir(&self.dir).map_err(io_at("sync", &self.dir))?;
         let mut first = None;
         for (_, path) in trash {
-            if let Err(error) = delete_tree(&path) {
+            if let Err(error) = (self.delete)(&path) {
                 first.get_or_insert(io_at("remove", path)(error));
             }
         }

@@ -5,6 +5,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod btrfs;
 mod delete;
 mod driver;
 mod error;

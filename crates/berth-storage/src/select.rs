@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use berth_types::{Classify, ErrorKind};
 
+use crate::btrfs::Btrfs;
 use crate::error::io_at;
 use crate::overlay2::Overlay2;
 use crate::vfs::Vfs;
@@ -43,7 +44,7 @@ impl Classify for SelectError {
 /// are built here are opened.
 #[rustfmt::skip]
 const DRIVERS: &[(&str, Option<Opener>)] = &[
-    ("btrfs",          None),
+    ("btrfs",          Some(open_btrfs)),
     ("zfs",            None),
     ("overlay2",       Some(open_overlay2)),
     ("fuse-overlayfs", None),
@@ -135,6 +136,10 @@ pub(crate) fn is_empty(dir: &Path) -> Result<bool, StorageError> {
         }
         Err(error) => Err(io_at("list", dir)(error)),
     }
+}
+
+fn open_btrfs(home: &Path, options: &[String]) -> Result<Arc<dyn StorageDriver>, StorageError> {
+    Ok(Arc::new(Btrfs::open(home, options)?))
 }
 
 fn open_overlay2(home: &Path, options: &[String]) -> Result<Arc<dyn StorageDriver>, StorageError> {

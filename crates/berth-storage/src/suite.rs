@@ -269,7 +269,7 @@ fn what_is_not_the_drivers_is_left_alone(open: Open<'_>, home: &Path) {
     let driver = open(home);
     let base = layer(&*driver, None, &["a"]);
     let mut foreign = Vec::new();
-    for dir in [home.to_owned(), home.join("dir")] {
+    for dir in [home.to_owned(), home.join("dir"), home.join("subvolumes")] {
         if !dir.try_exists().expect("its state") {
             continue;
         }

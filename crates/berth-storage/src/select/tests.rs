@@ -19,6 +19,9 @@ fn choose(root: &Path, name: &str, environment: &str, options: &[&str]) -> Resul
 
 const UNKNOWN: &str = "error initializing graphdriver: driver not supported";
 
+const PREREQUISITES: &str = "error initializing graphdriver: prerequisites for driver not \
+                             satisfied (wrong filesystem?)";
+
 #[test]
 fn a_given_name_never_falls_back() {
     let unbuilt = |name: &str| {
@@ -29,10 +32,11 @@ fn a_given_name_never_falls_back() {
     };
     let dir = tempfile::tempdir().unwrap();
     assert_eq!(choose(dir.path(), "nosuch", "", &[]), Err(UNKNOWN.to_owned()));
-    for name in ["overlay", "aufs", "btrfs", "zfs", "devicemapper", "fuse-overlayfs"] {
+    for name in ["overlay", "aufs", "zfs", "devicemapper", "fuse-overlayfs"] {
         assert_eq!(choose(dir.path(), name, "", &[]), Err(unbuilt(name)));
         assert_eq!(choose(dir.path(), "vfs", name, &[]), Err(unbuilt(name)), "environment wins");
     }
+    assert_eq!(choose(dir.path(), "btrfs", "", &[]), Err(PREREQUISITES.to_owned()));
     assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0, "nothing was made");
     assert_eq!(choose(dir.path(), "vfs", "", &[]), Ok("vfs".to_owned()));
     assert_eq!(choose(dir.path(), "zfs", "vfs", &[]), Ok("vfs".to_owned()));
