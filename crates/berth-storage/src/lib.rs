@@ -13,7 +13,9 @@ mod home;
 mod mounted;
 mod options;
 pub mod overlay2;
+mod overlayfs;
 pub mod select;
+mod stack;
 #[cfg(any(test, feature = "testing"))]
 pub mod suite;
 pub mod vfs;

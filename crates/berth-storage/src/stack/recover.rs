@@ -7,16 +7,16 @@ use std::path::Path;
 use berth_fs::atomic::{self, Durability};
 use berth_types::LayerId;
 
-use super::driver::Overlay2;
+use super::Stack;
 use super::layout::{self, DIFF, LINK, LOWER, MERGED, ShortName, WORK, lower_text};
 use crate::StorageError;
 use crate::delete::delete_tree;
 use crate::error::io_at;
 use crate::home::{clear_mount_point, new_dir};
 
-impl Overlay2 {
+impl Stack {
     /// Removes unfinished layers, the links of detached ones, and mounts that nobody holds.
-    pub(super) fn clean_up(&self, keep: &dyn Fn(&LayerId) -> bool) -> Result<(), StorageError> {
+    pub(crate) fn clean_up(&self, keep: &dyn Fn(&LayerId) -> bool) -> Result<(), StorageError> {
         for (id, _) in self.home.unfinished()? {
             self.undo_creation(&id);
         }
@@ -60,7 +60,7 @@ impl Overlay2 {
     }
 
     /// Makes the layer's own files say what they must: see `NativeDiff::stand_on`.
-    pub(super) fn mend(&self, id: &LayerId, parent: Option<&LayerId>) -> Result<(), StorageError> {
+    pub(crate) fn mend(&self, id: &LayerId, parent: Option<&LayerId>) -> Result<(), StorageError> {
         self.home.check(id)?;
         let dir = self.home.layer(id);
         self.mend_link(id)?;

@@ -28,7 +28,7 @@ const ALPHABET: &[u8; 32] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZ234567";
 
 /// The short name of a layer below `l/`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct ShortName(String);
+pub(crate) struct ShortName(String);
 
 impl ShortName {
     pub(super) fn random() -> Self {
@@ -163,5 +163,20 @@ fn read(path: &Path) -> Result<Option<String>, StorageError> {
         Ok(bytes) => Ok(Some(String::from_utf8_lossy(&bytes).into_owned())),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(io_at("read", path)(error)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn short_names_are_dockers() {
+        let name = ShortName::random();
+        assert_eq!(name.as_str().len(), 26);
+        assert_eq!(ShortName::parse(name.as_str()), Some(name));
+        for bad in ["", "../../../etc/passwd0000000", "abcdefghijklmnopqrstuvwxyz", "A"] {
+            assert_eq!(ShortName::parse(bad), None, "{bad}");
+        }
     }
 }
