@@ -13,6 +13,7 @@ use rustix::io::Errno;
 
 use crate::changes::{CAPABILITY, xattr};
 use crate::root::{MAX_DEPTH, READ_DIR, Root, names};
+use crate::unpack::OPAQUE;
 
 /// Why a tree was not copied.
 #[expect(missing_docs, reason = "the messages name the fields")]
@@ -29,6 +30,9 @@ pub struct CopyError {
 pub enum Xattrs {
     /// All but `trusted.overlay.*`.
     All,
+    /// Like `All`, but directories that hide what is below them stay so: a directory of an
+    /// overlay's changes is copied as one.
+    Upper,
     /// Only `security.capability`.
     Capability,
 }
@@ -39,22 +43,27 @@ pub enum Xattrs {
 ///
 /// What is already in `to` under a name that is copied is an error.
 pub fn tree(from: &Root, to: &Root, xattrs: Xattrs) -> Result<u64, CopyError> {
-    let mut copier = Copier {
-        xattrs,
-        method: Method::Reflink,
-        links: HashMap::new(),
-        target: to,
-        path: PathBuf::new(),
-        bytes: 0,
-    };
-    let stat = rustix::fs::fstat(from.fd()).map_err(copier.failed("look at"))?;
-    copier.below(from.fd(), to.fd(), 0)?;
-    copier.metadata(from.fd(), to.fd(), &stat)?;
+    let mut copier = Copier::new(to, xattrs, Files::Copy);
+    copier.run(from)?;
     Ok(copier.bytes)
+}
+
+/// Like [`tree`], but only directories are copied: everything else is linked, as far as the file
+/// system has links left, and must not be changed in place in either tree from then on.
+pub fn links(from: &Root, to: &Root) -> Result<(), CopyError> {
+    Copier::new(to, Xattrs::All, Files::Link).run(from)
+}
+
+/// How what is not a directory gets into the new tree.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Files {
+    Copy,
+    Link,
 }
 
 struct Copier<'a> {
     xattrs: Xattrs,
+    files: Files,
     /// The cheapest method that has not been refused yet.
     method: Method,
     /// Where files with several names were copied to.
@@ -72,7 +81,26 @@ fn times(stat: &Stat) -> Timestamps {
     }
 }
 
-impl Copier<'_> {
+impl<'a> Copier<'a> {
+    fn new(target: &'a Root, xattrs: Xattrs, files: Files) -> Self {
+        Self {
+            xattrs,
+            files,
+            method: Method::Reflink,
+            links: HashMap::new(),
+            target,
+            path: PathBuf::new(),
+            bytes: 0,
+        }
+    }
+
+    fn run(&mut self, from: &Root) -> Result<(), CopyError> {
+        let stat = rustix::fs::fstat(from.fd()).map_err(self.failed("look at"))?;
+        let to = self.target.fd();
+        self.below(from.fd(), to, 0)?;
+        self.metadata(from.fd(), to, &stat)
+    }
+
     fn failed(&self, action: &'static str) -> impl FnOnce(Errno) -> CopyError + use<> {
         let path = Path::new("/").join(&self.path);
         move |error| CopyError { action, path, source: error.into() }
@@ -105,6 +133,13 @@ impl Copier<'_> {
         let stat = rustix::fs::statat(from, name, AtFlags::SYMLINK_NOFOLLOW)
             .map_err(self.failed("look at"))?;
         let kind = FileType::from_raw_mode(stat.st_mode);
+        if kind != FileType::Directory && self.files == Files::Link {
+            match rustix::fs::linkat(from, name, to, name, AtFlags::empty()) {
+                // It has as many names as it may have.
+                Err(Errno::MLINK) => {}
+                other => return other.map_err(self.failed("link")),
+            }
+        }
         if kind != FileType::Directory && stat.st_nlink > 1 {
             let key = (stat.st_dev, stat.st_ino);
             if let Some(first) = self.links.get(&key) {
@@ -219,10 +254,11 @@ impl Copier<'_> {
     fn attributes(&self, from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> Result<(), Errno> {
         let listed = match self.xattrs {
             Xattrs::Capability => vec![CAPABILITY.to_owned()],
-            Xattrs::All => list(from)?,
+            Xattrs::All | Xattrs::Upper => list(from)?,
         };
         for name in listed {
-            if name.starts_with("trusted.overlay.") {
+            let hides = self.xattrs == Xattrs::Upper && name == OPAQUE;
+            if name.starts_with("trusted.overlay.") && !hides {
                 continue;
             }
             let Some(value) = xattr(from, &name)? else { continue };
