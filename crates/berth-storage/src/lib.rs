@@ -12,6 +12,7 @@ mod error;
 mod home;
 mod mounted;
 mod options;
+pub mod overlay;
 pub mod overlay2;
 mod overlayfs;
 pub mod select;
@@ -26,4 +27,4 @@ pub use driver::{
 };
 pub use error::StorageError;
 pub use mounted::Mounted;
-pub use select::{SelectError, Selection};
+pub use select::{Environment, SelectError, Selection};

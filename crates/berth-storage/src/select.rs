@@ -9,6 +9,7 @@ use berth_types::{Classify, ErrorKind};
 
 use crate::btrfs::Btrfs;
 use crate::error::io_at;
+use crate::overlay::Overlay;
 use crate::overlay2::Overlay2;
 use crate::vfs::Vfs;
 use crate::{StorageDriver, StorageError};
@@ -20,11 +21,23 @@ pub struct Selection<'a> {
     pub root: &'a Path,
     /// `--storage-driver` or the key of that name; empty or absent chooses by itself.
     pub name: Option<&'a str>,
-    /// The driver named by the environment; wins over `name`.
-    pub environment: Option<&'a str>,
+    /// The environment's word, which wins over `name`.
+    pub environment: Option<Environment<'a>>,
     /// `--storage-opt`, each `key=value`.
     pub options: &'a [String],
 }
+
+/// A driver named by an environment variable.
+#[derive(Debug, Clone, Copy)]
+pub struct Environment<'a> {
+    /// The variable, for example `DOCKER_DRIVER`.
+    pub variable: &'a str,
+    /// What it says; empty counts as unset.
+    pub name: &'a str,
+}
+
+/// The variables that name a driver; the first that is set wins.
+pub const VARIABLES: [&str; 2] = ["BERTH_DRIVER", "DOCKER_DRIVER"];
 
 /// Why no driver could be opened.
 #[derive(Debug, thiserror::Error)]
@@ -43,16 +56,32 @@ impl Classify for SelectError {
 /// Every driver that Docker has, in the order of 20.10's automatic choice, and how those that
 /// are built here are opened.
 #[rustfmt::skip]
-const DRIVERS: &[(&str, Option<Opener>)] = &[
-    ("btrfs",          Some(open_btrfs)),
-    ("zfs",            None),
-    ("overlay2",       Some(open_overlay2)),
-    ("fuse-overlayfs", None),
-    ("aufs",           None),
-    ("overlay",        None),
-    ("devicemapper",   None),
-    ("vfs",            Some(open_vfs)),
+const DRIVERS: &[Known] = &[
+    Known { name: "btrfs",          chosen: Chosen::Freely, open: Some(open_btrfs) },
+    Known { name: "zfs",            chosen: Chosen::Freely, open: None },
+    Known { name: "overlay2",       chosen: Chosen::Freely, open: Some(open_overlay2) },
+    Known { name: "fuse-overlayfs", chosen: Chosen::Freely, open: None },
+    Known { name: "aufs",           chosen: Chosen::ByName, open: None },
+    Known { name: "overlay",        chosen: Chosen::ByName, open: Some(open_overlay) },
+    Known { name: "devicemapper",   chosen: Chosen::ByName, open: None },
+    Known { name: "vfs",            chosen: Chosen::Freely, open: Some(open_vfs) },
 ];
+
+/// A row of the table.
+struct Known {
+    name: &'static str,
+    chosen: Chosen,
+    /// `None` for what is not built here.
+    open: Option<Opener>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Chosen {
+    /// By name, by prior state, or because it works.
+    Freely,
+    /// By name or by prior state: it is deprecated.
+    ByName,
+}
 
 type Opener = fn(&Path, &[String]) -> Result<Arc<dyn StorageDriver>, StorageError>;
 
@@ -64,10 +93,45 @@ pub fn open(selection: &Selection<'_>) -> Result<Arc<dyn StorageDriver>, SelectE
     choose(selection).map_err(|source| SelectError { source })
 }
 
+/// What `docker info` warns of about the driver in use.
+pub fn warnings(driver: &dyn StorageDriver) -> Vec<String> {
+    let name = driver.name();
+    let mut warnings = Vec::new();
+    if is_deprecated(name) {
+        warnings.push(format!(
+            "WARNING: the {name} storage-driver is deprecated, and will be removed in a future \
+             release."
+        ));
+    }
+    let status = driver.status();
+    let value = |key: &str| status.iter().find(|(k, _)| k == key).map(|(_, value)| value.as_str());
+    if value("Supports d_type") == Some("false") {
+        let advice = match value("Backing Filesystem") {
+            Some("xfs") => {
+                "Reformat the filesystem with ftype=1 to enable d_type support.\n         "
+            }
+            _ => "",
+        };
+        warnings.push(format!(
+            "WARNING: {name}: the backing {} filesystem is formatted without d_type support, \
+             which leads to incorrect behavior.\n         {advice}Running without d_type support \
+             will not be supported in future releases.",
+            value("Backing Filesystem").unwrap_or_default()
+        ));
+    }
+    warnings
+}
+
+fn is_deprecated(name: &str) -> bool {
+    DRIVERS.iter().any(|known| known.name == name && known.chosen == Chosen::ByName)
+}
+
 fn choose(selection: &Selection<'_>) -> Result<Arc<dyn StorageDriver>, StorageError> {
-    if let Some(name) = selection.environment.filter(|name| !name.is_empty()) {
+    if let Some(Environment { variable, name }) =
+        selection.environment.filter(|environment| !environment.name.is_empty())
+    {
         tracing::info!(
-            "Setting the storage driver from the $DOCKER_DRIVER environment variable ({name})"
+            "Setting the storage driver from the ${variable} environment variable ({name})"
         );
         return open_named(selection, name);
     }
@@ -86,9 +150,13 @@ fn choose(selection: &Selection<'_>) -> Result<Arc<dyn StorageDriver>, StorageEr
         tracing::info!("[graphdriver] using prior storage driver: {first}");
         return Ok(driver);
     }
-    for (name, opener) in DRIVERS {
-        let Some(opener) = opener else { continue };
-        match opener(&selection.root.join(name), selection.options) {
+    first_that_works(selection)
+}
+
+fn first_that_works(selection: &Selection<'_>) -> Result<Arc<dyn StorageDriver>, StorageError> {
+    for Known { name, chosen, open } in DRIVERS {
+        let Some(open) = open.filter(|_| *chosen == Chosen::Freely) else { continue };
+        match open(&selection.root.join(name), selection.options) {
             Err(error) if error.is_not_supported() => {
                 tracing::debug!("[graphdriver] storage driver {name} does not work here: {error}");
             }
@@ -102,17 +170,26 @@ fn open_named(
     selection: &Selection<'_>,
     name: &str,
 ) -> Result<Arc<dyn StorageDriver>, StorageError> {
-    match DRIVERS.iter().find(|(known, _)| *known == name) {
-        None => Err(StorageError::NotSupported),
-        Some((name, None)) => Err(StorageError::NotBuilt { name }),
-        Some((name, Some(opener))) => opener(&selection.root.join(name), selection.options),
+    let Some(known) = DRIVERS.iter().find(|known| known.name == name) else {
+        return Err(StorageError::NotSupported);
+    };
+    let Some(open) = known.open else {
+        return Err(StorageError::NotBuilt { name: known.name });
+    };
+    let driver = open(&selection.root.join(name), selection.options)?;
+    if known.chosen == Chosen::ByName {
+        tracing::warn!(
+            "[graphdriver] WARNING: the {name} storage-driver is deprecated, and will be removed \
+             in a future release"
+        );
     }
+    Ok(driver)
 }
 
 /// The drivers that left something in the data root, in the order of choice.
 fn prior(root: &Path) -> Result<Vec<&'static str>, StorageError> {
     let mut found = Vec::new();
-    for (name, _) in DRIVERS {
+    for Known { name, .. } in DRIVERS {
         // Docker forgets it as well: vfs is what one falls back to, not what one chooses.
         if *name != "vfs" && !is_empty(&root.join(name))? {
             found.push(*name);
@@ -140,6 +217,10 @@ pub(crate) fn is_empty(dir: &Path) -> Result<bool, StorageError> {
 
 fn open_btrfs(home: &Path, options: &[String]) -> Result<Arc<dyn StorageDriver>, StorageError> {
     Ok(Arc::new(Btrfs::open(home, options)?))
+}
+
+fn open_overlay(home: &Path, options: &[String]) -> Result<Arc<dyn StorageDriver>, StorageError> {
+    Ok(Arc::new(Overlay::open(home, options)?))
 }
 
 fn open_overlay2(home: &Path, options: &[String]) -> Result<Arc<dyn StorageDriver>, StorageError> {

@@ -139,6 +139,7 @@ impl Engine {
 
     fn warnings(&self) -> Result<List<String>, EngineError> {
         let mut warnings = self.host().cgroups.warnings();
+        warnings.extend(berth_storage::select::warnings(self.layers().driver()));
         if !ipv4_forwarding() {
             warnings.push("WARNING: IPv4 forwarding is disabled".to_owned());
         }

@@ -11,7 +11,7 @@ use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 use berth_networks::{BridgeConfig, DnsConfig, NetworksConfig};
-use berth_storage::{Selection, StorageDriver};
+use berth_storage::{Selection, StorageDriver, select};
 
 pub use events::EventStream;
 pub(crate) use version::version;
@@ -21,14 +21,18 @@ use crate::error::EngineError;
 
 /// Opens the storage driver that the configuration, the environment or the data root asks for.
 pub(crate) fn open_driver(config: &EngineConfig) -> Result<Arc<dyn StorageDriver>, EngineError> {
-    let environment = ["BERTH_DRIVER", "DOCKER_DRIVER"]
-        .iter()
-        .find_map(|name| std::env::var(name).ok().filter(|value| !value.is_empty()));
+    let set = |variable: &&'static str| {
+        let name = std::env::var(variable).ok().filter(|value| !value.is_empty())?;
+        Some((*variable, name))
+    };
+    let environment = select::VARIABLES.iter().find_map(set);
     let named = Some(config.storage_driver.as_str()).filter(|name| !name.is_empty());
-    Ok(berth_storage::select::open(&Selection {
+    let environment =
+        environment.as_ref().map(|(variable, name)| select::Environment { variable, name });
+    Ok(select::open(&Selection {
         root: &config.data_root,
         name: named,
-        environment: environment.as_deref(),
+        environment,
         options: &config.storage_opts,
     })?)
 }

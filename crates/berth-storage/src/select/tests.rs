@@ -5,10 +5,11 @@ use std::path::Path;
 
 use berth_types::kind::chain;
 
-use super::{Selection, open};
+use super::{DRIVERS, Environment, Selection, open, warnings};
 
 fn choose(root: &Path, name: &str, environment: &str, options: &[&str]) -> Result<String, String> {
     let options: Vec<_> = options.iter().map(|&option| option.to_owned()).collect();
+    let environment = Environment { variable: "DOCKER_DRIVER", name: environment };
     let selection =
         Selection { root, name: Some(name), environment: Some(environment), options: &options };
     match open(&selection) {
@@ -17,31 +18,70 @@ fn choose(root: &Path, name: &str, environment: &str, options: &[&str]) -> Resul
     }
 }
 
-const UNKNOWN: &str = "error initializing graphdriver: driver not supported";
+/// The reason, without the words that every one begins with.
+fn refused(root: &Path, name: &str, environment: &str, options: &[&str]) -> String {
+    let error = choose(root, name, environment, options).unwrap_err();
+    match error.strip_prefix("error initializing graphdriver: ") {
+        Some(reason) => reason.to_owned(),
+        None => panic!("{error}"),
+    }
+}
 
-const PREREQUISITES: &str = "error initializing graphdriver: prerequisites for driver not \
-                             satisfied (wrong filesystem?)";
+const PREREQUISITES: &str = "prerequisites for driver not satisfied (wrong filesystem?)";
+const NOT_BUILT: [&str; 3] = ["aufs", "zfs", "devicemapper"];
+
+fn not_built(name: &str) -> String {
+    format!("storage driver {name} is not supported by this version of berth")
+}
+
+#[test]
+fn the_order_is_dockers_and_what_is_deprecated_is_never_chosen_freely() {
+    let names: Vec<_> = DRIVERS.iter().map(|known| known.name).collect();
+    assert_eq!(
+        names,
+        ["btrfs", "zfs", "overlay2", "fuse-overlayfs", "aufs", "overlay", "devicemapper", "vfs"]
+    );
+    for name in names {
+        let deprecated = ["aufs", "overlay", "devicemapper"].contains(&name);
+        assert_eq!(super::is_deprecated(name), deprecated, "{name}");
+    }
+}
 
 #[test]
 fn a_given_name_never_falls_back() {
-    let unbuilt = |name: &str| {
-        format!(
-            "error initializing graphdriver: storage driver {name} is not supported by this \
-             version of berth"
-        )
-    };
     let dir = tempfile::tempdir().unwrap();
-    assert_eq!(choose(dir.path(), "nosuch", "", &[]), Err(UNKNOWN.to_owned()));
-    for name in ["overlay", "aufs", "zfs", "devicemapper", "fuse-overlayfs"] {
-        assert_eq!(choose(dir.path(), name, "", &[]), Err(unbuilt(name)));
-        assert_eq!(choose(dir.path(), "vfs", name, &[]), Err(unbuilt(name)), "environment wins");
+    let root = dir.path();
+    assert_eq!(refused(root, "nosuch", "", &[]), "driver not supported");
+    assert_eq!(refused(root, "Overlay2", "", &[]), "driver not supported");
+    for name in NOT_BUILT {
+        assert_eq!(refused(root, name, "", &[]), not_built(name));
+        assert_eq!(refused(root, "vfs", name, &[]), not_built(name), "the environment wins");
     }
-    assert_eq!(choose(dir.path(), "btrfs", "", &[]), Err(PREREQUISITES.to_owned()));
+    assert_eq!(refused(root, "btrfs", "", &[]), PREREQUISITES);
+    assert_eq!(fs::read_dir(root).unwrap().count(), 0, "nothing was made");
+    assert_eq!(choose(root, "vfs", "", &[]), Ok("vfs".to_owned()));
+    assert_eq!(choose(root, "zfs", "vfs", &[]), Ok("vfs".to_owned()));
+}
+
+#[test]
+fn options_that_a_driver_does_not_have_are_refused_in_dockers_words() {
+    let dir = tempfile::tempdir().unwrap();
+    #[rustfmt::skip]
+    let table: &[(&str, &str, &str)] = &[
+        ("overlay2", "dm.basesize=1G",                   "overlay2: unknown option dm.basesize"),
+        ("overlay2", "foo",                              "Unable to parse key/value option: foo"),
+        ("overlay2", "overlay2.override_kernel_check=x", "strconv.ParseBool: parsing \"x\": invalid syntax"),
+        ("overlay",  "overlay2.size=1G",                 "overlay: unknown option overlay2.size"),
+        ("overlay",  "foo",                              "Unable to parse key/value option: foo"),
+        ("btrfs",    "foo",                              PREREQUISITES),
+        ("vfs",      "size=1G",                          "Filesystem does not support, or has not enabled quotas"),
+        ("vfs",      "zz=1",                             "unknown option zz for vfs"),
+        ("vfs",      "foo",                              "Unable to parse key/value option: foo"),
+    ];
+    for (name, option, text) in table {
+        assert_eq!(refused(dir.path(), name, "", &[option]), *text, "{name} {option}");
+    }
     assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0, "nothing was made");
-    assert_eq!(choose(dir.path(), "vfs", "", &[]), Ok("vfs".to_owned()));
-    assert_eq!(choose(dir.path(), "zfs", "vfs", &[]), Ok("vfs".to_owned()));
-    let error = "error initializing graphdriver: unknown option zz for vfs".to_owned();
-    assert_eq!(choose(dir.path(), "vfs", "", &["zz=1"]), Err(error));
 }
 
 #[test]
@@ -51,28 +91,66 @@ fn root_without_a_name_the_first_that_works_is_chosen() {
     // vfs is forgotten, an empty directory is no state.
     fs::create_dir_all(root.join("vfs/dir/x")).unwrap();
     fs::create_dir(root.join("btrfs")).unwrap();
+    let refusal = refused(root, "", "", &["btrfs.min_space=1G"]);
+    assert_eq!(refusal, "overlay2: unknown option btrfs.min_space", "options go to all");
     assert_eq!(choose(root, "", "", &[]), Ok("overlay2".to_owned()));
     assert_eq!(choose(root, "", "", &[]), Ok("overlay2".to_owned()), "prior");
-    let error = "error initializing graphdriver: Unable to parse key/value option: foo".to_owned();
-    assert_eq!(choose(root, "", "", &["foo"]), Err(error));
+    assert_eq!(refused(root, "", "", &["foo"]), "Unable to parse key/value option: foo");
 
     fs::create_dir_all(root.join("overlay/x")).unwrap();
     let several = format!(
-        "error initializing graphdriver: {} contains several valid graphdrivers: overlay2, \
-         overlay; Please cleanup or explicitly choose storage driver (-s <DRIVER>)",
+        "{} contains several valid graphdrivers: overlay2, overlay; Please cleanup or explicitly \
+         choose storage driver (-s <DRIVER>)",
         root.display()
     );
-    assert_eq!(choose(root, "", "", &[]), Err(several));
+    assert_eq!(refused(root, "", "", &[]), several);
     assert_eq!(choose(root, "overlay2", "", &[]), Ok("overlay2".to_owned()));
 }
 
 #[test]
+fn root_what_is_deprecated_is_kept_by_its_prior_state() {
+    let Some(dir) = dir_for("root_what_is_deprecated_is_kept_by_its_prior_state") else { return };
+    fs::create_dir_all(dir.path().join("overlay/x")).unwrap();
+    fs::create_dir(dir.path().join("overlay2")).unwrap();
+    assert_eq!(choose(dir.path(), "", "", &[]), Ok("overlay".to_owned()));
+    let selection = Selection { root: dir.path(), name: None, environment: None, options: &[] };
+    let driver = open(&selection).unwrap();
+    assert_eq!(
+        warnings(&*driver),
+        ["WARNING: the overlay storage-driver is deprecated, and will be removed in a future \
+          release."]
+    );
+    let selection = Selection { name: Some("vfs"), ..selection };
+    assert_eq!(warnings(&*open(&selection).unwrap()), [""; 0]);
+}
+
+#[test]
+fn root_btrfs_comes_first_where_it_works() {
+    let test = "root_btrfs_comes_first_where_it_works";
+    let Some(fs) = testkit::LoopFs::or_skip(test, "btrfs") else { return };
+    let root = fs.path();
+    assert_eq!(refused(&root, "", "", &["overlay2.size=1G"]), "Unknown option overlay2.size");
+    assert_eq!(choose(&root, "", "", &[]), Ok("btrfs".to_owned()));
+}
+
+#[test]
 fn prior_state_of_a_driver_that_is_not_built_is_never_passed_over() {
+    for name in NOT_BUILT {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir_all(dir.path().join(name).join("x")).unwrap();
+        assert_eq!(refused(dir.path(), "", "", &[]), not_built(name));
+    }
+}
+
+#[test]
+fn prior_state_of_a_driver_that_does_not_work_is_never_passed_over() {
     let dir = tempfile::tempdir().unwrap();
-    fs::create_dir_all(dir.path().join("devicemapper/x")).unwrap();
-    let error = "error initializing graphdriver: storage driver devicemapper is not supported by \
-                 this version of berth";
-    assert_eq!(choose(dir.path(), "", "", &[]), Err(error.to_owned()));
+    fs::create_dir_all(dir.path().join("btrfs/subvolumes")).unwrap();
+    assert_eq!(refused(dir.path(), "", "", &[]), PREREQUISITES);
+    // What cannot be read counts as state.
+    let dir = tempfile::tempdir().unwrap();
+    fs::File::create(dir.path().join("btrfs")).unwrap();
+    assert_eq!(refused(dir.path(), "", "", &[]), PREREQUISITES);
 }
 
 fn dir_for(test: &str) -> Option<tempfile::TempDir> {
