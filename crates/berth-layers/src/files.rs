@@ -57,6 +57,19 @@ pub(crate) fn io_at<E: Into<io::Error>>(
     move |source| LayerError::Io { action, path, source: source.into() }
 }
 
+/// Removes what [`Files::scratch`] made, once nothing is mounted there any more.
+pub(crate) fn end_scratch(dir: &Path) {
+    let removed = fs::read_dir(dir).and_then(|entries| {
+        for entry in entries {
+            fs::remove_dir(entry?.path())?;
+        }
+        fs::remove_dir(dir)
+    });
+    if let Err(error) = removed {
+        tracing::debug!(%error, dir = %dir.display(), "left to the next start");
+    }
+}
+
 impl Files {
     pub(crate) fn open(root: &Path) -> Result<Self, LayerError> {
         let dir = root.join("layers");
@@ -72,6 +85,13 @@ impl Files {
         let mut options = fs::OpenOptions::new();
         options.write(true).create_new(true).mode(0o600);
         options.open(&path).map_err(io_at("create", path))
+    }
+
+    /// A new directory for somebody to mount below; a crash leaves it to the next start.
+    pub(crate) fn scratch(&self) -> Result<PathBuf, LayerError> {
+        let dir = self.new_dir(&LayerId::random());
+        fs::DirBuilder::new().mode(0o700).create(&dir).map_err(io_at("create", &dir))?;
+        Ok(dir)
     }
 
     /// Completes a layer's files; the caller syncs.

@@ -9,9 +9,11 @@ use berth_fs::changes::{self, Change};
 use berth_fs::pack;
 use berth_fs::root::Root;
 use berth_storage::{Access, CreateOptions, Mounted, NativeDiff, Prepared, StorageError};
+use berth_sys::mount::is_mount_point;
+use berth_sys::mountns::within_private;
 use berth_types::{ChainId, ContainerId, LayerId};
 
-use crate::files::io_at;
+use crate::files::{end_scratch, io_at};
 use crate::{
     Applied, Ingest, LayerError, LayerStore, NewLayer, Parent, Removed, RwLayer, init, record,
 };
@@ -171,7 +173,11 @@ impl LayerStore {
     }
 
     /// Writes the container's changes as a layer's tar.
-    pub fn diff_tar<W: Write>(&self, container: &ContainerId, out: W) -> Result<(), LayerError> {
+    pub fn diff_tar<W: Write + Send>(
+        &self,
+        container: &ContainerId,
+        out: W,
+    ) -> Result<(), LayerError> {
         self.pack(&self.own_rw(container)?, out)
     }
 
@@ -256,7 +262,7 @@ impl LayerStore {
         }
     }
 
-    fn pack<W: Write>(&self, rw: &RwLayer, out: W) -> Result<(), LayerError> {
+    fn pack<W: Write + Send>(&self, rw: &RwLayer, out: W) -> Result<(), LayerError> {
         match self.driver().native() {
             Some(native) => pack_upper(native, &rw.mount, out),
             None => self.with_trees(rw, |old, new| {
@@ -267,15 +273,34 @@ impl LayerStore {
         }
     }
 
-    /// Runs `work` on the whole trees of the init layer and of the container's layer.
-    fn with_trees<T>(
+    /// Runs `work` on the whole trees of the init layer and of the container's layer: that of a
+    /// container that runs is read through its own mount, others are mounted for this alone, where
+    /// no start of the container meanwhile can see it.
+    fn with_trees<T: Send>(
         &self,
         rw: &RwLayer,
-        work: impl FnOnce(&Root, &Root) -> Result<T, LayerError>,
+        work: impl FnOnce(&Root, &Root) -> Result<T, LayerError> + Send,
     ) -> Result<T, LayerError> {
-        let old = Mounted::new(self.driver().prepare(&rw.mount.init(), Access::Read)?)?;
-        let new = Mounted::new(self.driver().prepare(&rw.mount, Access::Read)?)?;
-        work(&open_root(old.root())?, &open_root(new.root())?)
+        let init = self.driver().prepare(&rw.mount.init(), Access::Read)?;
+        let own = self.driver().prepare(&rw.mount, Access::Read)?;
+        if init.mounts.is_empty() && own.mounts.is_empty() {
+            return work(&open_root(&init.root)?, &open_root(&own.root)?);
+        }
+        let place = self.inner().files.scratch()?;
+        let init = init.moved_to(&place.join("init"));
+        let own = if is_mount_point(&own.root).map_err(io_at("look at", &own.root))? {
+            own.mounted_already()
+        } else {
+            own.moved_to(&place.join("own"))
+        };
+        let done = within_private(|| {
+            let (old, new) = (Mounted::new(init)?, Mounted::new(own)?);
+            // Files are closed before the mounts go.
+            let (old_root, new_root) = (open_root(old.root())?, open_root(new.root())?);
+            work(&old_root, &new_root)
+        });
+        end_scratch(&place);
+        done.map_err(io_at("mount below", place))?
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use berth_types::LayerId;
 use serde::{Deserialize, Serialize};
@@ -18,8 +18,9 @@ use crate::StorageError;
 ///
 /// A layer is *active* from [`create`](Self::create) until [`commit`](Self::commit)
 /// freezes it; only then may layers be created on top of it, unless the driver
-/// [applies natively](Self::native). A layer of a driver that does not apply natively outlives
-/// its parent's removal.
+/// [applies natively](Self::native). An image layer of a driver that does not apply natively
+/// outlives its parent's removal. Whoever fills an image layer replaces what came from its parent
+/// and never changes a file in place: the two may share it.
 pub trait StorageDriver: Debug + Send + Sync {
     /// The name shown by `docker info`, for example `overlay2`.
     fn name(&self) -> &'static str;
@@ -62,11 +63,7 @@ pub trait StorageDriver: Debug + Send + Sync {
     fn sync(&self) -> Result<(), StorageError>;
     /// Moves a layer that no record knows out of the store, to where an
     /// administrator finds it; says where. Nothing is deleted.
-    fn set_aside(
-        &self,
-        id: &LayerId,
-        lost_and_found: &std::path::Path,
-    ) -> Result<PathBuf, StorageError>;
+    fn set_aside(&self, id: &LayerId, lost_and_found: &Path) -> Result<PathBuf, StorageError>;
     /// The short way for drivers that keep each layer's own changes in a directory.
     fn native(&self) -> Option<&dyn NativeDiff>;
 }
@@ -129,12 +126,33 @@ pub enum LayerState {
 /// How to reach a layer's content, as plain data that a process without the driver can act on.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Prepared {
-    /// Where the content is once `mounts` are done, for example `…/merged`.
+    /// Where the content is once `mounts` are done, for example `…/merged`: the last one's target.
     pub root: PathBuf,
     /// What to mount, in order; empty when `root` can be used as it is.
     pub mounts: Vec<MountPlan>,
     /// What to undo afterwards, in order, besides unmounting `mounts` in reverse.
     pub teardown: Vec<Teardown>,
+}
+
+impl Prepared {
+    /// The same content at `target`, for somebody who must not meet those who mount it where it
+    /// belongs.
+    #[must_use]
+    pub fn moved_to(mut self, target: &Path) -> Self {
+        if let Some(last) = self.mounts.last_mut() {
+            let usual = std::mem::replace(&mut last.target, target.to_owned());
+            self.teardown.retain(|step| *step != Teardown::RemoveDir { path: usual.clone() });
+            self.teardown.push(Teardown::RemoveDir { path: target.to_owned() });
+            target.clone_into(&mut self.root);
+        }
+        self
+    }
+
+    /// The same content where somebody else has it mounted: there is nothing to do or undo.
+    #[must_use]
+    pub fn mounted_already(self) -> Self {
+        Self { root: self.root, mounts: Vec::new(), teardown: Vec::new() }
+    }
 }
 
 /// One mount.

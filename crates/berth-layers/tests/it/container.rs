@@ -58,7 +58,7 @@ fn root_a_new_container_has_its_mount_points_and_no_changes() {
             assert!(expected.iter().all(|name| found.contains(*name)), "{found:?}");
             assert_eq!(fs::metadata(mounted.root().join("etc/hosts")).unwrap().len(), 0);
             let data = open.store.rw_metadata(&id).unwrap();
-            assert_eq!(data.is_some(), root.driver_name() == "overlay2");
+            assert_eq!(data.is_some(), !["vfs", "btrfs"].contains(&root.driver_name()));
         }
         root.recover();
     });
@@ -143,7 +143,7 @@ fn root_unknown_containers_and_refused_options() {
         assert_eq!(error.kind(), ErrorKind::NotFound);
         assert_eq!(open.db.write(|tx| open.store.remove_rw(tx, &unknown)).unwrap(), []);
         let options = CreateOptions {
-            storage_opt: BTreeMap::from([("size".to_owned(), "1G".to_owned())]),
+            storage_opt: BTreeMap::from([("nonsense".to_owned(), "1".to_owned())]),
             ..CreateOptions::default()
         };
         let id = ContainerId::random();

@@ -15,12 +15,16 @@ use berth_storage::{
 };
 use berth_types::{ChainId, ContainerId, DiffId, Digest, LayerId};
 
-pub(crate) const DRIVERS: [&str; 2] = ["overlay2", "vfs"];
+/// Each with the file system that it needs: what `/var/tmp` is on, or one on a loop device.
+const DRIVERS: [(&str, Option<&str>); 4] =
+    [("overlay2", None), ("vfs", None), ("btrfs", Some("btrfs")), ("overlay", Some("ext4"))];
 
 /// A data root that goes away with the test.
 pub(crate) struct Root {
     dir: tempfile::TempDir,
     driver: &'static str,
+    /// After `dir`, which lies on it.
+    _fs: Option<testkit::LoopFs>,
 }
 
 /// A store and what is below it.
@@ -35,8 +39,16 @@ pub(crate) fn on_each_driver(test: &str, case: impl Fn(&Root)) {
         testkit::skip(test, "root");
         return;
     }
-    for driver in DRIVERS {
-        let root = Root { dir: tempfile::tempdir_in("/var/tmp").unwrap(), driver };
+    for (driver, kind) in DRIVERS {
+        let fs = match kind {
+            None => None,
+            Some(kind) => match testkit::LoopFs::or_skip(test, kind) {
+                None => continue,
+                some => some,
+            },
+        };
+        let below = fs.as_ref().map_or_else(|| "/var/tmp".into(), testkit::LoopFs::path);
+        let root = Root { dir: tempfile::tempdir_in(below).unwrap(), driver, _fs: fs };
         match root.try_driver() {
             Ok(_) => case(&root),
             Err(error) if error.is_not_supported() => {
@@ -59,7 +71,31 @@ impl Root {
     /// Where the driver's layers are.
     pub(crate) fn home(&self) -> PathBuf {
         let home = self.path().join(self.driver);
-        if self.driver == "vfs" { home.join("dir") } else { home }
+        match self.driver {
+            "vfs" => home.join("dir"),
+            "btrfs" => home.join("subvolumes"),
+            _ => home,
+        }
+    }
+
+    /// Whether layers are made before what they stand on is filled.
+    pub(crate) fn is_concurrent(&self) -> bool {
+        self.try_driver().unwrap().native().is_some()
+    }
+
+    /// Where a layer's files are, made writable for somebody who damages them.
+    pub(crate) fn thaw(&self, layer: &LayerId) -> PathBuf {
+        let path = self.home().join(layer.as_str());
+        match self.driver {
+            "btrfs" => {
+                let top = fs::File::open(&path).unwrap();
+                berth_sys::btrfs::set_read_only(top, false).unwrap();
+                path
+            }
+            "vfs" => path,
+            "overlay" => path.join("root"),
+            _ => path.join("diff"),
+        }
     }
 
     fn try_driver(&self) -> Result<Arc<dyn StorageDriver>, StorageError> {

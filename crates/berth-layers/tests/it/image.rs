@@ -59,11 +59,8 @@ fn root_a_changed_file_is_found_while_its_layer_is_read() {
         let open = root.open();
         let top = load(&open, &[tar_of("file")], "image").unwrap();
         let layer = open.store.get(&top).unwrap().unwrap().layer;
-        let mut path = root.home().join(layer.as_str());
-        if root.driver_name() == "overlay2" {
-            path.push("diff");
-        }
-        let file = fs::OpenOptions::new().write(true).open(path.join("file")).unwrap();
+        let path = root.thaw(&layer).join("file");
+        let file = fs::OpenOptions::new().write(true).open(path).unwrap();
         std::io::Write::write_all(&mut &file, b"LIFE").unwrap();
         let read = open.store.tar_stream(&top).unwrap().read_to_end(&mut Vec::new());
         let text = read.unwrap_err().to_string();
