@@ -1,17 +1,21 @@
 //! Mounting and unmounting, with options as `mount -o` takes them.
 
 use std::ffi::{CString, OsStr};
-use std::io;
+use std::io::{self, Read as _, Seek as _};
 use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
+use std::process::Stdio;
 
+use rustix::fs::MemfdFlags;
 use rustix::mount::{MountFlags, MountPropagationFlags, UnmountFlags};
 
 /// One mount to make.
 #[derive(Debug, Clone, Copy)]
 pub struct MountRequest<'a> {
     /// File system type, for example `overlay`; `bind` (or empty, with a `bind` option) binds.
+    /// `fuse.PROGRAM` runs that program, found on the path, as `PROGRAM -o OPTIONS TARGET`; it must
+    /// have mounted when it ends, and what it leaves in the background ends with the mount.
     pub fs_type: &'a str,
     /// The device, the directory to bind, or any text for file systems without a source.
     pub source: &'a Path,
@@ -153,6 +157,9 @@ pub fn mount(request: &MountRequest<'_>) -> io::Result<()> {
 }
 
 fn mount_here(request: &MountRequest<'_>) -> io::Result<()> {
+    if let Some(program) = request.fs_type.strip_prefix("fuse.") {
+        return mount_by_helper(program, request);
+    }
     let parsed = parse(request.fs_type, request.options);
     let data = CString::new(parsed.data.clone())?;
     if parsed.remount {
@@ -179,6 +186,32 @@ fn mount_here(request: &MountRequest<'_>) -> io::Result<()> {
         rustix::mount::mount_change(request.target, *change)?;
     }
     Ok(())
+}
+
+fn mount_by_helper(program: &str, request: &MountRequest<'_>) -> io::Result<()> {
+    if program.is_empty() || program.contains('/') {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    // Not a pipe: what stays in the background might hold it open.
+    let said = rustix::fs::memfd_create("mount-helper", MemfdFlags::CLOEXEC)?;
+    let mut said = std::fs::File::from(said);
+    let status = std::process::Command::new(program)
+        .arg("-o")
+        .arg(request.options.join(","))
+        .arg(request.target)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(said.try_clone()?)
+        .status()?;
+    if status.success() {
+        return Ok(());
+    }
+    let mut words = Vec::new();
+    said.rewind()?;
+    said.read_to_end(&mut words)?;
+    let words = String::from_utf8_lossy(&words);
+    let last = words.lines().last().unwrap_or_default();
+    Err(io::Error::other(format!("{program} failed ({status}): {last}")))
 }
 
 fn set_bind_flags(target: &Path, parsed: &Parsed) -> io::Result<()> {
@@ -323,6 +356,33 @@ mod tests {
             assert_eq!(got.data, data.as_bytes(), "{options:?}");
         }
     }
+
+    #[test]
+    fn a_helper_is_found_by_its_name_and_its_last_words_are_kept() {
+        let request = |fs_type| MountRequest {
+            fs_type,
+            source: Path::new("none"),
+            target: Path::new("target"),
+            work_dir: Some(Path::new("/")),
+            options: &[],
+        };
+        #[rustfmt::skip]
+        let table = [
+            ("fuse.",               "invalid input parameter"),
+            ("fuse./bin/true",      "invalid input parameter"),
+            ("fuse.../bin/true",    "invalid input parameter"),
+            ("fuse.no-such-helper", "No such file or directory (os error 2)"),
+            ("fuse.false",          "false failed (exit status: 1): "),
+        ];
+        for (fs_type, text) in table {
+            assert_eq!(mount(&request(fs_type)).unwrap_err().to_string(), text, "{fs_type}");
+        }
+        mount(&request("fuse.true")).unwrap();
+        // `find` complains of the first argument that it does not know.
+        let error = mount(&request("fuse.find")).unwrap_err().to_string();
+        assert!(error.starts_with("find failed (exit status: 1): find: "), "{error}");
+    }
+
     #[test]
     fn root_a_bind_mount_gets_its_flags_and_goes_with_its_tree() {
         if !testkit::is_root() {
