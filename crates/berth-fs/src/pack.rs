@@ -203,12 +203,14 @@ impl<W: Write> Packer<W> {
             Err(Errno::NOENT) => return Ok(false),
             other => other.map_err(failed("look at", name))?,
         };
-        if self.style == Style::Upper && is_whiteout(&stat) {
-            self.whiteout(name, &stat, 0o600)?;
-            return Ok(false);
-        }
+        // First: fuse-overlayfs leaves such files beside the attribute of an opaque directory, one
+        // of them a whiteout.
         if self.style != Style::Plain && base.starts_with(PREFIX) {
             self.packed.skipped += 1;
+            return Ok(false);
+        }
+        if self.style == Style::Upper && is_whiteout(&stat) {
+            self.whiteout(name, &stat, 0o600)?;
             return Ok(false);
         }
         match FileType::from_raw_mode(stat.st_mode) {

@@ -21,6 +21,9 @@ pub fn of_overlay(upper: &Root, lowers: &[Root]) -> Result<Vec<Change>, ChangesE
     Ok(found.list)
 }
 
+/// What fuse-overlayfs leaves in an opaque directory, beside the attribute.
+const OPAQUE_FILE: &[u8] = b".wh..wh..opq";
+
 /// What the lower directories together show under a name.
 struct Lower<'a> {
     /// The directory that the visible entry is in, and the entry.
@@ -73,6 +76,9 @@ fn compare(
     let mut deleted = BTreeSet::new();
     let mut present = BTreeSet::new();
     for name in names(upper).map_err(failed("list", &found.path))? {
+        if name == OPAQUE_FILE {
+            continue;
+        }
         found.enter(&name);
         let stat = stat_at(upper, &name).map_err(failed("look at", &found.path))?;
         let below = lookup(lowers, &name).map_err(failed("look up", &found.path))?;

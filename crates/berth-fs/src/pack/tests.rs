@@ -65,6 +65,29 @@ fn a_tree_is_packed_sorted_with_its_hard_links() {
     assert_eq!(entries(&part), ["x File 644 2"]);
 }
 
+#[test]
+fn root_marks_that_fuse_overlayfs_leaves_are_no_files_of_the_layer() {
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let archive = Archive::new().dir("d", 0o755).file("d/n", "new").file("d/.wh..wh..opq", "");
+    unpack(&archive.finish(), dir.path(), WhiteoutStyle::Plain).unwrap();
+    let device = rustix::fs::FileType::CharacterDevice;
+    let mark = dir.path().join("d/.wh..opq");
+    rustix::fs::mknodat(rustix::fs::CWD, mark, device, Mode::from_raw_mode(0o700), 0).unwrap();
+    let opaque = rustix::fs::XattrFlags::empty();
+    rustix::fs::setxattr(dir.path().join("d"), OPAQUE, b"y", opaque).unwrap();
+    let root = Root::open(dir.path()).unwrap();
+    let mut out = Vec::new();
+    overlay_upper(&root, &mut out).unwrap();
+    let expected = ["d/ Directory 755 0", "d/.wh..wh..opq File 755 0", "d/n File 644 3"];
+    assert_eq!(entries(&out), expected);
+    let changes = of_overlay(&root, &[]).unwrap();
+    let changes: Vec<_> = changes.iter().map(|change| change.path.display().to_string()).collect();
+    assert_eq!(changes, ["/d", "/d/n"]);
+}
+
 /// An overlay, unmounted at the end.
 struct Overlay(tempfile::TempDir);
 

@@ -30,8 +30,9 @@ pub(super) fn timestamps(mtime: Time, atime: Option<Time>) -> Timestamps {
 /// Whether an archive may set this attribute. What steers overlay mounts, and labels that belong
 /// to the host's policy, may not come from outside.
 fn is_allowed(name: &[u8]) -> bool {
+    let steers = [&b"user.overlay."[..], b"user.fuseoverlayfs."];
     name == b"security.capability"
-        || name.starts_with(b"user.") && !name.starts_with(b"user.overlay.")
+        || name.starts_with(b"user.") && !steers.iter().any(|prefix| name.starts_with(prefix))
 }
 
 impl Job<'_> {

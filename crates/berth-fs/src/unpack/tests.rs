@@ -181,6 +181,7 @@ fn root_metadata_is_what_the_archive_says() {
         .file("d/f", "x")
         .xattr("cap", "security.capability", &capability)
         .xattr("sly", "trusted.overlay.redirect", b"/etc")
+        .xattr("sly2", "user.fuseoverlayfs.opaque", b"y")
         .xattr("user", "user.note", b"hello")
         .device("null", (1, 3))
         .symlink("link", "nowhere")
@@ -193,10 +194,10 @@ fn root_metadata_is_what_the_archive_says() {
     }
     assert_eq!(stat("d").permissions().mode() & 0o7777, 0o1777);
     assert_eq!(stat("null").rdev(), rustix::fs::makedev(1, 3));
-    assert_eq!(unpacked.skipped_xattrs, 1);
-    // Files d/f, cap, sly, user of one byte, and a link of seven.
-    assert_eq!(unpacked.tree_size, 11);
-    assert_eq!(unpacked.header_size, 4);
+    assert_eq!(unpacked.skipped_xattrs, 2);
+    // Files d/f, cap, sly, sly2, user of one byte, and a link of seven.
+    assert_eq!(unpacked.tree_size, 12);
+    assert_eq!(unpacked.header_size, 5);
     let root = Root::open(&dest).unwrap();
     let get = |name: &str, attribute: &str| {
         let file = root.open_file(Path::new(name)).unwrap();
@@ -205,6 +206,7 @@ fn root_metadata_is_what_the_archive_says() {
     assert_eq!(get("cap", "security.capability").as_deref(), Some(&capability[..]));
     assert_eq!(get("user", "user.note").as_deref(), Some(&b"hello"[..]));
     assert_eq!(get("sly", "trusted.overlay.redirect"), None);
+    assert_eq!(get("sly2", "user.fuseoverlayfs.opaque"), None);
 }
 
 #[test]
