@@ -87,7 +87,8 @@ pub struct ShimConfig {
 /// A mount as plain data; mirrors the storage layer's plan.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Mount {
-    /// File system type; `bind` for a bind mount.
+    /// File system type; `bind` for a bind mount; `fuse.PROGRAM` for one that this program makes
+    /// and serves (`PROGRAM -o OPTIONS TARGET`). It ends when it is unmounted.
     pub fs_type: String,
     /// Device or directory.
     pub source: PathBuf,

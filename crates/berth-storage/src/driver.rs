@@ -158,7 +158,8 @@ impl Prepared {
 /// One mount.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MountPlan {
-    /// File system type, for example `overlay`; `bind` for a bind mount.
+    /// File system type, for example `overlay`; `bind` for a bind mount; `fuse.PROGRAM` for one
+    /// that this program makes and serves (`PROGRAM -o OPTIONS TARGET`). Unmounting ends it.
     pub fs_type: String,
     /// The device, or the directory to bind.
     pub source: PathBuf,

@@ -9,6 +9,7 @@ pub mod btrfs;
 mod delete;
 mod driver;
 mod error;
+pub mod fuse_overlayfs;
 mod home;
 mod mounted;
 mod options;

@@ -9,6 +9,7 @@ use berth_types::{Classify, ErrorKind};
 
 use crate::btrfs::Btrfs;
 use crate::error::io_at;
+use crate::fuse_overlayfs::FuseOverlayfs;
 use crate::overlay::Overlay;
 use crate::overlay2::Overlay2;
 use crate::vfs::Vfs;
@@ -60,7 +61,7 @@ const DRIVERS: &[Known] = &[
     Known { name: "btrfs",          chosen: Chosen::Freely, open: Some(open_btrfs) },
     Known { name: "zfs",            chosen: Chosen::Freely, open: None },
     Known { name: "overlay2",       chosen: Chosen::Freely, open: Some(open_overlay2) },
-    Known { name: "fuse-overlayfs", chosen: Chosen::Freely, open: None },
+    Known { name: "fuse-overlayfs", chosen: Chosen::Freely, open: Some(open_fuse_overlayfs) },
     Known { name: "aufs",           chosen: Chosen::ByName, open: None },
     Known { name: "overlay",        chosen: Chosen::ByName, open: Some(open_overlay) },
     Known { name: "devicemapper",   chosen: Chosen::ByName, open: None },
@@ -217,6 +218,13 @@ pub(crate) fn is_empty(dir: &Path) -> Result<bool, StorageError> {
 
 fn open_btrfs(home: &Path, options: &[String]) -> Result<Arc<dyn StorageDriver>, StorageError> {
     Ok(Arc::new(Btrfs::open(home, options)?))
+}
+
+fn open_fuse_overlayfs(
+    home: &Path,
+    options: &[String],
+) -> Result<Arc<dyn StorageDriver>, StorageError> {
+    Ok(Arc::new(FuseOverlayfs::open(home, options)?))
 }
 
 fn open_overlay(home: &Path, options: &[String]) -> Result<Arc<dyn StorageDriver>, StorageError> {

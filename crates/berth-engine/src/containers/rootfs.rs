@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use berth_fs::root::{Follow, Root};
-use berth_storage::{Access, Prepared};
+use berth_storage::{Access, Mounted};
 use berth_sys::mount::{MountRequest, mount};
 
 use super::record::Record;
@@ -89,8 +89,15 @@ impl Engine {
         };
         let path = prepared.root.clone();
         let done = berth_sys::mountns::within_private(|| {
-            let root = mount_all(&prepared, &binds)?;
-            work(&root, &prepared.root).map_err(Into::into)
+            // Undone by hand too: a mount that a helper program serves holds its namespace.
+            let mounted = Mounted::new(prepared).map_err(berth_layers::LayerError::from)?;
+            let root = Root::open(mounted.root()).map_err(EngineError::io("open", &path))?;
+            for bind in &binds {
+                bind_below(&root, mounted.root(), bind)?;
+            }
+            let result = work(&root, mounted.root()).map_err(Into::into);
+            drop(root);
+            result
         });
         self.layers().release_rw(&record.id)?;
         done.map_err(EngineError::io("mount", &path))?
@@ -121,25 +128,6 @@ struct Bind {
     rw: bool,
 }
 
-fn mount_all(prepared: &Prepared, binds: &[Bind]) -> Result<Root, EngineError> {
-    for plan in &prepared.mounts {
-        make_dir(&plan.target)?;
-        mount(&MountRequest {
-            fs_type: &plan.fs_type,
-            source: &plan.source,
-            target: &plan.target,
-            work_dir: plan.work_dir.as_deref(),
-            options: &plan.options,
-        })
-        .map_err(EngineError::io("mount", &plan.target))?;
-    }
-    let root = Root::open(&prepared.root).map_err(EngineError::io("open", &prepared.root))?;
-    for bind in binds {
-        bind_below(&root, &prepared.root, bind)?;
-    }
-    Ok(root)
-}
-
 /// Binds a volume where it belongs. What was never started may lack the mount point: it is made, if
 /// the source is a directory; a source that is gone is left out.
 fn bind_below(root: &Root, path: &Path, bind: &Bind) -> Result<(), EngineError> {
@@ -165,13 +153,4 @@ fn bind_below(root: &Root, path: &Path, bind: &Bind) -> Result<(), EngineError> 
         options: &options,
     })
     .map_err(EngineError::io("bind", &target))
-}
-
-fn make_dir(path: &Path) -> Result<(), EngineError> {
-    use std::os::unix::fs::DirBuilderExt as _;
-    std::fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(path)
-        .map_err(EngineError::io("create", path))
 }

@@ -16,8 +16,13 @@ use berth_storage::{
 use berth_types::{ChainId, ContainerId, DiffId, Digest, LayerId};
 
 /// Each with the file system that it needs: what `/var/tmp` is on, or one on a loop device.
-const DRIVERS: [(&str, Option<&str>); 4] =
-    [("overlay2", None), ("vfs", None), ("btrfs", Some("btrfs")), ("overlay", Some("ext4"))];
+const DRIVERS: [(&str, Option<&str>); 5] = [
+    ("overlay2", None),
+    ("vfs", None),
+    ("btrfs", Some("btrfs")),
+    ("overlay", Some("ext4")),
+    ("fuse-overlayfs", None),
+];
 
 /// A data root that goes away with the test.
 pub(crate) struct Root {

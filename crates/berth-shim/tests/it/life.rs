@@ -84,6 +84,29 @@ fn root_a_root_that_cannot_be_mounted_fails_and_leaves_nothing() {
 }
 
 #[test]
+fn root_a_root_that_a_helper_program_serves_goes_with_its_container() {
+    let test = "root_a_root_that_a_helper_program_serves_goes_with_its_container";
+    let Some(mut bundle) = bundle(test, &["sh", "-c", "echo here > /f; exit 3"]) else { return };
+    if !testkit::has_program("fuse-overlayfs") || fs::metadata("/dev/fuse").is_err() {
+        return testkit::skip(test, "fuse-overlayfs (Debian: fuse-overlayfs)");
+    }
+    "fuse.fuse-overlayfs".clone_into(&mut bundle.config.mounts[0].fs_type);
+    let merged = bundle.file("merged");
+    let helpers = || {
+        let entries = fs::read_dir("/proc").unwrap();
+        let lines = entries.map(|entry| fs::read(entry.unwrap().path().join("cmdline")));
+        let merged = merged.to_str().unwrap();
+        lines.flatten().filter(|line| String::from_utf8_lossy(line).contains(merged)).count()
+    };
+    let watcher = bundle.create();
+    assert_eq!(helpers(), 1);
+    let (bundle, exit) = watcher.run();
+    assert_eq!(exit.exit_code, 3);
+    assert_eq!(fs::read_to_string(bundle.file("upper/f")).unwrap(), "here\n");
+    wait_until("the helper ends with its mount", || helpers() == 0);
+}
+
+#[test]
 fn root_signals_reach_init_and_kill_ends_even_a_paused_container() {
     let test = "root_signals_reach_init_and_kill_ends_even_a_paused_container";
     let script = "trap 'echo hup' HUP; echo ready; while :; do sleep 0.01; done";

@@ -26,8 +26,10 @@ impl Stack {
         for id in self.home.list()? {
             if !keep(&id) {
                 let merged = self.home.layer(&id).join(MERGED);
-                // Most layers have none, and looking is cheaper than trying to unmount.
-                if fs::symlink_metadata(&merged).is_ok()
+                // Most layers have none, and looking is cheaper than trying to unmount. One whose
+                // helper is gone cannot be looked at.
+                let missing = |error: io::Error| error.kind() == io::ErrorKind::NotFound;
+                if !fs::symlink_metadata(&merged).is_err_and(missing)
                     && let Err(error) = clear_mount_point(&merged)
                 {
                     tracing::warn!(%error, "a left mount point stays");
