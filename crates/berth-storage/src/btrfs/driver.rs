@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use berth_sys::{btrfs, fsinfo};
@@ -194,8 +195,14 @@ impl StorageDriver for Btrfs {
             if !btrfs::is_subvolume(&path).map_err(io_at("look at", &path))? {
                 continue;
             }
-            let committed = is_committed(&path)?;
-            found.push((id, if committed { LayerState::Committed } else { LayerState::Active }));
+            let state = match File::open(&path).and_then(btrfs::is_read_only) {
+                Ok(true) => LayerState::Committed,
+                Ok(false) => LayerState::Active,
+                // Removed meanwhile.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                Err(error) => return Err(io_at("look at", path)(error)),
+            };
+            found.push((id, state));
         }
         Ok(found)
     }

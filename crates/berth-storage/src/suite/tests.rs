@@ -1,0 +1,64 @@
+//! The suite over the file systems that each driver works on, on loop devices.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use testkit::LoopFs;
+
+use crate::btrfs::Btrfs;
+use crate::fuse_overlayfs::FuseOverlayfs;
+use crate::overlay::Overlay;
+use crate::overlay2::Overlay2;
+use crate::vfs::Vfs;
+use crate::{StorageDriver, StorageError, suite};
+
+type Opened = Result<Arc<dyn StorageDriver>, StorageError>;
+
+fn run(test: &str, kinds: &[&str], open: impl Fn(&Path) -> Opened) {
+    for kind in kinds {
+        let Some(fs) = LoopFs::or_skip(test, kind) else { continue };
+        match open(&fs.path().join("probe")) {
+            Ok(_) => {}
+            Err(error) if error.is_not_supported() => {
+                testkit::skip(test, &format!("the driver over {kind}"));
+                continue;
+            }
+            Err(error) => panic!("{kind}: {error}"),
+        }
+        let dir = fs.path().join("suite");
+        std::fs::create_dir(&dir).unwrap();
+        suite::run(&|home| open(home).unwrap(), &dir);
+    }
+}
+
+const ALL: [&str; 3] = ["ext4", "xfs", "btrfs"];
+
+#[test]
+fn root_overlay2_keeps_the_contract_on_each_file_system() {
+    let test = "root_overlay2_keeps_the_contract_on_each_file_system";
+    run(test, &ALL, |home| Ok(Arc::new(Overlay2::open(home, &[])?)));
+}
+
+#[test]
+fn root_overlay_keeps_the_contract_on_each_file_system() {
+    let test = "root_overlay_keeps_the_contract_on_each_file_system";
+    run(test, &ALL[..2], |home| Ok(Arc::new(Overlay::open(home, &[])?)));
+}
+
+#[test]
+fn root_fuse_overlayfs_keeps_the_contract_on_each_file_system() {
+    let test = "root_fuse_overlayfs_keeps_the_contract_on_each_file_system";
+    run(test, &ALL, |home| Ok(Arc::new(FuseOverlayfs::open(home, &[])?)));
+}
+
+#[test]
+fn root_btrfs_keeps_the_contract_on_each_file_system() {
+    let test = "root_btrfs_keeps_the_contract_on_each_file_system";
+    run(test, &ALL[2..], |home| Ok(Arc::new(Btrfs::open(home, &[])?)));
+}
+
+#[test]
+fn root_vfs_keeps_the_contract_on_each_file_system() {
+    let test = "root_vfs_keeps_the_contract_on_each_file_system";
+    run(test, &ALL, |home| Ok(Arc::new(Vfs::open(home, &[])?)));
+}
