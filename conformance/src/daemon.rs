@@ -18,6 +18,8 @@ const START: Duration = Duration::from_mins(1);
 /// How long a daemon may take to go.
 const STOP: Duration = Duration::from_secs(30);
 const NAP: Duration = Duration::from_millis(1);
+/// How large a file system in a file is; the file is sparse.
+const IMAGE: u64 = 4 << 30;
 
 /// A daemon, berth unless told otherwise. Dropped: what runs in its directories is ended, its mounts,
 /// control groups and directories are gone, unless `BERTH_KEEP` is set.
@@ -64,6 +66,15 @@ impl BerthDaemon {
             child: None,
             namespace: None,
         })
+    }
+
+    /// Puts the data root on a new file system of this kind, in a file that is gone with its mount.
+    pub(crate) fn put_on(&self, kind: &str) -> Result<()> {
+        let image = self.data_root.with_extension("image");
+        File::create_new(&image)?.set_len(IMAGE)?;
+        let made = make_and_mount(kind, &image, &self.data_root);
+        std::fs::remove_file(&image)?;
+        made
     }
 
     /// Another program than berth, which takes the same flags.
@@ -362,6 +373,21 @@ fn hold_namespace() -> Result<Child> {
     let output = child.stdout.as_mut().context("a pipe was asked for")?;
     output.read_exact(&mut word).context("no network namespace (needs unshare and ip)")?;
     Ok(child)
+}
+
+fn make_and_mount(kind: &str, image: &Path, target: &Path) -> Result<()> {
+    let quiet: &[&str] = if kind == "ext4" { &["-q", "-F"] } else { &["-q"] };
+    let mut make = Command::new(format!("mkfs.{kind}"));
+    make.args(quiet).arg(image).stdout(Stdio::null());
+    let mut mount = Command::new("mount");
+    mount.args(["-t", kind, "-o", "loop"]).arg(image).arg(target);
+    for mut command in [make, mount] {
+        let status = command.status().with_context(|| format!("cannot run {command:?}"))?;
+        if !status.success() {
+            bail!("{command:?}: {status}");
+        }
+    }
+    Ok(())
 }
 
 /// Writes a file, unless it is there.

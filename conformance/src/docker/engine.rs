@@ -26,9 +26,13 @@ pub(super) struct Version {
 }
 
 impl Engine {
-    /// berth, with this storage driver or the one it chooses.
-    pub(super) fn berth(driver: Option<&str>) -> Result<Self> {
+    /// berth, with this storage driver or the one it chooses, its data root on a file system of
+    /// this kind or on what the machine has.
+    pub(super) fn berth(driver: Option<&str>, file_system: Option<&str>) -> Result<Self> {
         let mut daemon = BerthDaemon::prepare(&format!("berth-{}", driver.unwrap_or("conf")))?;
+        if let Some(kind) = file_system {
+            daemon.put_on(kind)?;
+        }
         let flags = driver.map(|driver| format!("--storage-driver={driver}"));
         daemon.set_flags(&flags.iter().map(String::as_str).collect::<Vec<_>>());
         Self::own(daemon)

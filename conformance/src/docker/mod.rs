@@ -70,10 +70,6 @@ fn missing_need() -> Option<&'static str> {
     if !rustix::process::geteuid().is_root() {
         return Some("needs root");
     }
-    let on_path = |program: &str| {
-        let path = std::env::var_os("PATH").unwrap_or_default();
-        std::env::split_paths(&path).any(|dir| dir.join(program).metadata().is_ok())
-    };
     [
         ("docker", "needs the docker CLI (Debian: docker.io or docker-cli)"),
         ("script", "needs script (Debian: bsdutils)"),
@@ -87,6 +83,29 @@ fn missing_need() -> Option<&'static str> {
         (!static_busybox).then_some("needs /bin/busybox (Debian: busybox-static)")
     })
 }
+
+fn on_path(program: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path).any(|dir| dir.join(program).metadata().is_ok())
+}
+
+/// One run of cases: all over the driver that berth chooses, the core over each other one.
+struct Pass {
+    driver: Option<&'static str>,
+    /// What the data root is put on; `None` for what the machine has.
+    file_system: Option<&'static str>,
+    /// Programs without which it is skipped, and in which words.
+    programs: &'static [(&'static str, &'static str)],
+}
+
+#[rustfmt::skip]
+const PASSES: &[Pass] = &[
+    Pass { driver: None,                   file_system: None,          programs: &[] },
+    Pass { driver: Some("vfs"),            file_system: None,          programs: &[] },
+    Pass { driver: Some("overlay"),        file_system: Some("ext4"),  programs: &[("mkfs.ext4", "needs mkfs.ext4 (Debian: e2fsprogs)")] },
+    Pass { driver: Some("btrfs"),          file_system: Some("btrfs"), programs: &[("mkfs.btrfs", "needs mkfs.btrfs (Debian: btrfs-progs)")] },
+    Pass { driver: Some("fuse-overlayfs"), file_system: None,          programs: &[("fuse-overlayfs", "needs fuse-overlayfs (Debian: fuse-overlayfs)")] },
+];
 
 fn record(options: &Options, cases: &[&case::Case], goldens: &Goldens) -> Result<()> {
     let engine = match &options.socket {
@@ -130,13 +149,19 @@ fn compare_all(options: &Options, cases: &[&case::Case], goldens: &Goldens) -> R
     } else {
         ui::detail(&format!("comparing with goldens of dockerd {}", answers.version()));
     }
-    for (driver, prefix) in [(None, ""), (Some("vfs"), "vfs/")] {
+    for pass in PASSES {
+        let Pass { driver, file_system, .. } = *pass;
+        let prefix = driver.map_or(String::new(), |driver| format!("{driver}/"));
         let core: Vec<_> =
             here.iter().copied().filter(|case| driver.is_none() || case.core).collect();
         if core.is_empty() || !options.wants_driver(driver) {
             continue;
         }
-        let engine = Engine::berth(driver)?;
+        if let Some((_, need)) = pass.programs.iter().find(|(program, _)| !on_path(program)) {
+            ui::line(&format!("skipped {prefix}: {need}"));
+            continue;
+        }
+        let engine = Engine::berth(driver, file_system)?;
         let runner = Runner::new(&engine, options.jobs)?;
         runner.run(&core, &mut |case, transcript| {
             let name = format!("{prefix}{}", case.name);

@@ -14,7 +14,8 @@ compares exit codes and output with what dockerd answers.
                     the cases prune, so it must be an engine that holds nothing
   --record          record goldens from dockerd: from --socket, or one started here
   --only TEXT       only cases whose name contains this (may repeat)
-  --driver NAME     only this storage driver's pass: overlay2 or vfs
+  --driver NAME     only this storage driver's pass: overlay2, btrfs, fuse-overlayfs,
+                    overlay or vfs
   --accept          take berth's answers as expected for the cases that differences.txt names
   --jobs N          cases at the same time (default: 3)
   --list            names of the cases
