@@ -44,6 +44,14 @@ pub(crate) const TEST: &[Need] = &[
     Need { proof: "attr", package: "attr", why: "extended attributes in archives" },
     Need { proof: "openssl", package: "openssl", why: "certificates for the API over TLS" },
     Need { proof: "ip", package: "iproute2", why: "network namespaces of the tests" },
+    Need { proof: "mkfs.ext4", package: "e2fsprogs", why: "file systems for the drivers' tests" },
+    Need { proof: "mkfs.xfs", package: "xfsprogs", why: "file systems for the drivers' tests" },
+    Need {
+        proof: "mkfs.btrfs",
+        package: "btrfs-progs",
+        why: "file systems for the drivers' tests",
+    },
+    Need { proof: "fuse-overlayfs", package: "fuse-overlayfs", why: "the driver of its name" },
 ];
 
 /// What a virtual machine takes.

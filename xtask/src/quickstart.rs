@@ -146,7 +146,12 @@ impl Tour {
         rows.push(if is_shared {
             vec!["the image's files, once".to_owned(), on_disk(&[image.into()])?]
         } else {
-            vec!["the image and its copies".to_owned(), on_disk(&[root.join("vfs")])?]
+            let driver = self.ask(&["info", "--format", "{{.Driver}}"])?;
+            let what = match driver.as_str() {
+                "btrfs" => "the image and its snapshots, each counted whole",
+                _ => "the image and its copies",
+            };
+            vec![what.to_owned(), on_disk(&[root.join(driver)])?]
         });
         for number in 1..=CONTAINERS {
             let name = format!("tour{number}");
