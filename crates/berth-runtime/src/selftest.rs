@@ -131,7 +131,7 @@ fn run(
     let config = ShimConfig {
         id: bundle.id().to_owned(),
         mounts: Vec::new(),
-        remove_dirs: Vec::new(),
+        teardown: Vec::new(),
         tty: false,
         console_size: (0, 0),
         open_stdin: false,

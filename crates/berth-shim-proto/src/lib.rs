@@ -63,8 +63,9 @@ pub struct ShimConfig {
     /// Mounts to make in the host's mount namespace before the container is created, in order, and
     /// to undo in reverse after it ended.
     pub mounts: Vec<Mount>,
-    /// Directories to remove (when empty) after unmounting.
-    pub remove_dirs: Vec<PathBuf>,
+    /// What to undo after unmounting, in order.
+    #[serde(default)]
+    pub teardown: Vec<Teardown>,
     /// Whether the container has a terminal.
     pub tty: bool,
     /// Initial terminal size `(height, width)`, zero for the kernel's default.
@@ -98,6 +99,36 @@ pub struct Mount {
     pub work_dir: Option<PathBuf>,
     /// Options as `mount -o` takes them.
     pub options: Vec<String>,
+}
+
+/// A step of undoing; mirrors the storage layer's.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "step", rename_all = "snake_case")]
+pub enum Teardown {
+    /// Remove a directory, if it is empty.
+    RemoveDir {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// Remove a file or link that stands for something activated.
+    RemoveFile {
+        /// The file.
+        path: PathBuf,
+    },
+}
+
+impl Teardown {
+    /// Takes the step. What is gone already is fine.
+    pub fn take(&self) -> std::io::Result<()> {
+        let removed = match self {
+            Self::RemoveDir { path } => std::fs::remove_dir(path),
+            Self::RemoveFile { path } => std::fs::remove_file(path),
+        };
+        match removed {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+            other => other,
+        }
+    }
 }
 
 /// Where a container's output goes besides attached clients.

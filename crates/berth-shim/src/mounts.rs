@@ -14,7 +14,7 @@ pub(crate) fn set_up(config: &ShimConfig) -> Result<(), ShimError> {
     for (index, plan) in config.mounts.iter().enumerate() {
         if let Err(source) = make(plan) {
             undo(&config.mounts[..index]);
-            remove_dirs(config);
+            take_steps(config);
             let (source_dir, target) = (plan.source.clone(), plan.target.clone());
             return Err(ShimError::Mount { source_dir, target, source });
         }
@@ -45,7 +45,7 @@ fn make(plan: &Mount) -> io::Result<()> {
 /// Undoes all of it, last first. What cannot be undone is noted and does not stop the rest.
 pub(crate) fn tear_down(config: &ShimConfig) {
     undo(&config.mounts);
-    remove_dirs(config);
+    take_steps(config);
 }
 
 fn undo(mounts: &[Mount]) {
@@ -70,12 +70,10 @@ fn undo(mounts: &[Mount]) {
     }
 }
 
-fn remove_dirs(config: &ShimConfig) {
-    for dir in &config.remove_dirs {
-        match fs::remove_dir(dir) {
-            Ok(()) => {}
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => say(&format!("cannot remove {}: {error}", dir.display())),
+fn take_steps(config: &ShimConfig) {
+    for step in &config.teardown {
+        if let Err(error) = step.take() {
+            say(&format!("cannot undo {step:?}: {error}"));
         }
     }
 }

@@ -35,8 +35,8 @@ pub trait StorageDriver: Debug + Send + Sync {
         parent: Option<&LayerId>,
         options: &CreateOptions,
     ) -> Result<(), StorageError>;
-    /// Makes the layer usable (activates devices, starts a helper) and says how to
-    /// mount it and how to undo all of it.
+    /// Makes the layer usable (activates devices) and says how to mount it and how to undo all of
+    /// it, activation included. Asked again, it says the same of the same layer.
     fn prepare(&self, id: &LayerId, access: Access) -> Result<Prepared, StorageError>;
     /// Undoes `prepare`; idempotent, and safe after a crash.
     fn release(&self, id: &LayerId) -> Result<(), StorageError>;
@@ -178,6 +178,11 @@ pub enum Teardown {
     /// Remove an empty mount point.
     RemoveDir {
         /// The directory.
+        path: PathBuf,
+    },
+    /// Remove a file or link that stands for something that `prepare` activated.
+    RemoveFile {
+        /// The file.
         path: PathBuf,
     },
 }

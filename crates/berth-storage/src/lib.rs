@@ -20,6 +20,8 @@ pub mod select;
 mod stack;
 #[cfg(any(test, feature = "testing"))]
 pub mod suite;
+#[cfg(any(test, feature = "testing"))]
+pub mod twin;
 pub mod vfs;
 
 pub use driver::{

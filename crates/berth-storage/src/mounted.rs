@@ -42,10 +42,13 @@ impl Drop for Mounted {
             }
         }
         for step in &self.prepared.teardown {
-            let Teardown::RemoveDir { path } = step;
-            match fs::remove_dir(path) {
+            let (path, removed) = match step {
+                Teardown::RemoveDir { path } => (path, fs::remove_dir(path)),
+                Teardown::RemoveFile { path } => (path, fs::remove_file(path)),
+            };
+            match removed {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                    tracing::debug!(%error, path = %path.display(), "a mount point stays");
+                    tracing::debug!(%error, path = %path.display(), "a trace of a mount stays");
                 }
                 _ => {}
             }

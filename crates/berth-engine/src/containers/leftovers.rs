@@ -27,12 +27,9 @@ pub(crate) fn end(shim: &Path, bundle: &Path) {
             tracing::warn!(target = %mount.target.display(), %error, "not unmounted");
         }
     }
-    for dir in &config.remove_dirs {
-        match std::fs::remove_dir(dir) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                tracing::warn!(dir = %dir.display(), %error, "mount point not removed");
-            }
-            _ => {}
+    for step in &config.teardown {
+        if let Err(error) = step.take() {
+            tracing::warn!(?step, %error, "not undone");
         }
     }
 }

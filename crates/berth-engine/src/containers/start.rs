@@ -9,7 +9,7 @@ use berth_logs::{Described, LogDriver};
 use berth_networks::Sandbox;
 use berth_runtime::spec::Built;
 use berth_runtime::{Accounts, Bundle, Network, RuntimeError, SpecInput, shim};
-use berth_shim_proto::{LogTarget, Mount, Request, ShimConfig};
+use berth_shim_proto::{LogTarget, Mount, Request, ShimConfig, Teardown};
 use berth_storage::{Access, Prepared};
 use berth_types::{Timestamp, kind};
 
@@ -315,17 +315,17 @@ fn shim_config(
             options: plan.options.clone(),
         })
         .collect();
-    let remove_dirs = layer
-        .teardown
-        .iter()
-        .map(|berth_storage::Teardown::RemoveDir { path }| path.clone())
-        .collect();
+    let step = |step: &berth_storage::Teardown| match step.clone() {
+        berth_storage::Teardown::RemoveDir { path } => Teardown::RemoveDir { path },
+        berth_storage::Teardown::RemoveFile { path } => Teardown::RemoveFile { path },
+    };
+    let teardown = layer.teardown.iter().map(step).collect();
     let [height, width] = record.host.console_size;
     let small = |size: u32| u16::try_from(size).unwrap_or(0);
     Ok(ShimConfig {
         id: record.id.to_string(),
         mounts,
-        remove_dirs,
+        teardown,
         tty: record.config.tty,
         console_size: (small(height), small(width)),
         open_stdin: record.config.open_stdin,

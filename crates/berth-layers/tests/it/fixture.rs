@@ -11,17 +11,18 @@ use berth_db::Db;
 use berth_layers::{Ingest, LayerError, LayerStore, NewLayer, Parent, RecoverReport, SCHEMA};
 use berth_storage::{
     Access, CreateOptions, LayerState, Mounted, NativeDiff, Prepared, Selection, StorageDriver,
-    StorageError,
+    StorageError, twin,
 };
 use berth_types::{ChainId, ContainerId, DiffId, Digest, LayerId};
 
 /// Each with the file system that it needs: what `/var/tmp` is on, or one on a loop device.
-const DRIVERS: [(&str, Option<&str>); 5] = [
+const DRIVERS: [(&str, Option<&str>); 6] = [
     ("overlay2", None),
     ("vfs", None),
     ("btrfs", Some("btrfs")),
     ("overlay", Some("ext4")),
     ("fuse-overlayfs", None),
+    (twin::NAME, None),
 ];
 
 /// A data root that goes away with the test.
@@ -79,8 +80,14 @@ impl Root {
         match self.driver {
             "vfs" => home.join("dir"),
             "btrfs" => home.join("subvolumes"),
+            twin::NAME => home.join("store"),
             _ => home,
         }
+    }
+
+    /// Whether `docker inspect` shows where layers are.
+    pub(crate) fn has_metadata(&self) -> bool {
+        !["vfs", "btrfs", twin::NAME].contains(&self.driver)
     }
 
     /// Whether layers are made before what they stand on is filled.
@@ -99,11 +106,15 @@ impl Root {
             }
             "vfs" => path,
             "overlay" => path.join("root"),
+            twin::NAME => path.join("data"),
             _ => path.join("diff"),
         }
     }
 
     fn try_driver(&self) -> Result<Arc<dyn StorageDriver>, StorageError> {
+        if self.driver == twin::NAME {
+            return Ok(Arc::new(twin::BlockTwin::open(&self.path().join(twin::NAME))?));
+        }
         let selection = Selection {
             root: self.path(),
             name: Some(self.driver),

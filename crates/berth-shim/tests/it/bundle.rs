@@ -12,7 +12,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use berth_shim_proto::{
-    Event, ExecRequest, ExitRecord, Failure, LogTarget, Mount, Ready, Request, Response, ShimConfig,
+    Event, ExecRequest, ExitRecord, Failure, LogTarget, Mount, Ready, Request, Response,
+    ShimConfig, Teardown,
 };
 use serde_json::{Value, json};
 
@@ -106,7 +107,7 @@ impl Bundle {
         let config = ShimConfig {
             id: id.clone(),
             mounts,
-            remove_dirs: vec![merged.clone()],
+            teardown: vec![Teardown::RemoveDir { path: merged.clone() }],
             tty: false,
             console_size: (0, 0),
             open_stdin: false,

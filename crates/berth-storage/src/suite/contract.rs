@@ -84,6 +84,7 @@ pub(super) fn a_committed_layer_is_only_read(open: Open<'_>, home: &Path) {
     let text = json.expect("a plan is plain data");
     let back: crate::Prepared = serde_json::from_str(&text).expect("and comes back");
     assert_eq!(back, driver.prepare(&top, Access::Read).expect("the same plan"));
+    driver.release(&top).expect("a plan that was not carried out is undone as well");
 }
 
 pub(super) fn a_size_is_kept_or_refused(open: Open<'_>, home: &Path) {

@@ -9,6 +9,7 @@ use crate::btrfs::Btrfs;
 use crate::fuse_overlayfs::FuseOverlayfs;
 use crate::overlay::Overlay;
 use crate::overlay2::Overlay2;
+use crate::twin::BlockTwin;
 use crate::vfs::Vfs;
 use crate::{StorageDriver, StorageError, suite};
 
@@ -61,4 +62,19 @@ fn root_btrfs_keeps_the_contract_on_each_file_system() {
 fn root_vfs_keeps_the_contract_on_each_file_system() {
     let test = "root_vfs_keeps_the_contract_on_each_file_system";
     run(test, &ALL, |home| Ok(Arc::new(Vfs::open(home, &[])?)));
+}
+
+#[test]
+fn root_the_block_twin_keeps_the_contract_and_is_deactivated_after_each_use() {
+    let test = "root_the_block_twin_keeps_the_contract_and_is_deactivated_after_each_use";
+    let Some(fs) = LoopFs::or_skip(test, "ext4") else { return };
+    suite::run(&|home| Arc::new(BlockTwin::open(home).unwrap()), &fs.path());
+    let mut homes = 0;
+    for case in std::fs::read_dir(fs.path()).unwrap() {
+        let active = case.unwrap().path().join("home/active");
+        let Ok(left) = std::fs::read_dir(active) else { continue };
+        assert_eq!(left.count(), 0);
+        homes += 1;
+    }
+    assert_eq!(homes, suite::CASES.len());
 }
