@@ -266,6 +266,7 @@ impl BerthDaemon {
             for mount in mounts_below(dir)?.into_iter().rev() {
                 rustix::mount::unmount(mount, UnmountFlags::DETACH)?;
             }
+            remove_subvolumes(dir)?;
             std::fs::remove_dir_all(dir).with_context(|| format!("remove {}", dir.display()))?;
         }
         std::fs::remove_file(self.log())?;
@@ -373,6 +374,20 @@ fn hold_namespace() -> Result<Child> {
     let output = child.stdout.as_mut().context("a pipe was asked for")?;
     output.read_exact(&mut word).context("no network namespace (needs unshare and ip)")?;
     Ok(child)
+}
+
+/// Frozen layers of the btrfs driver are read-only subvolumes, which no plain removal empties.
+fn remove_subvolumes(data_root: &Path) -> Result<()> {
+    let Ok(layers) = std::fs::read_dir(data_root.join("btrfs/subvolumes")) else { return Ok(()) };
+    for layer in layers {
+        let mut command = Command::new("btrfs");
+        command.args(["-q", "subvolume", "delete"]).arg(layer?.path());
+        let status = command.status().context("cannot run btrfs (Debian: btrfs-progs)")?;
+        if !status.success() {
+            bail!("{command:?}: {status}");
+        }
+    }
+    Ok(())
 }
 
 fn make_and_mount(kind: &str, image: &Path, target: &Path) -> Result<()> {

@@ -242,6 +242,9 @@ impl Drop for Lab {
         self.unmount_all();
         self.remove_cgroups();
         for dir in [&self.data_root, &self.exec_root] {
+            if let Err(error) = remove_subvolumes(dir) {
+                ui::line(&format!("{error:#}"));
+            }
             report(&format!("remove {}", dir.display()), std::fs::remove_dir_all(dir));
         }
         report("remove the daemon's log", std::fs::remove_file(self.log()));
@@ -264,4 +267,18 @@ fn report(what: &str, done: std::io::Result<()>) {
     {
         ui::line(&format!("cannot {what}: {error}"));
     }
+}
+
+/// Frozen layers of the btrfs driver are read-only subvolumes, which no plain removal empties.
+fn remove_subvolumes(data_root: &Path) -> Result<()> {
+    let Ok(layers) = std::fs::read_dir(data_root.join("btrfs/subvolumes")) else { return Ok(()) };
+    for layer in layers {
+        let mut command = Command::new("btrfs");
+        command.args(["-q", "subvolume", "delete"]).arg(layer?.path());
+        let status = command.status().context("cannot run btrfs (Debian: btrfs-progs)")?;
+        if !status.success() {
+            bail!("{command:?}: {status}");
+        }
+    }
+    Ok(())
 }
