@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use berth_types::LayerId;
 use testkit::LoopFs;
 
 use crate::btrfs::Btrfs;
@@ -11,7 +12,8 @@ use crate::overlay::Overlay;
 use crate::overlay2::Overlay2;
 use crate::twin::BlockTwin;
 use crate::vfs::Vfs;
-use crate::{StorageDriver, StorageError, suite};
+use crate::{LayerState, StorageDriver, StorageError, suite};
+use suite::{content, layer, listed, rw, same};
 
 type Opened = Result<Arc<dyn StorageDriver>, StorageError>;
 
@@ -77,4 +79,60 @@ fn root_the_block_twin_keeps_the_contract_and_is_deactivated_after_each_use() {
         homes += 1;
     }
     assert_eq!(homes, suite::CASES.len());
+}
+
+/// Layers that were synced are whole after a power cut, and what was removed does not come back
+/// once it is reaped. Says whether a container's layer is there that was made just before and
+/// that nobody synced.
+fn after_a_cut(test: &str, kind: &str, open: &dyn Fn(&Path) -> Opened) -> Option<bool> {
+    let fs = LoopFs::or_skip(test, kind)?;
+    let driver = match open(&fs.path().join("home")) {
+        Err(error) if error.is_not_supported() => {
+            testkit::skip(test, &format!("the driver over {kind}"));
+            return None;
+        }
+        other => other.unwrap(),
+    };
+    let base = layer(&*driver, None, &["a"]);
+    let top = layer(&*driver, Some(&base), &["b"]);
+    let gone = layer(&*driver, Some(&base), &["c"]);
+    driver.sync().unwrap();
+    driver.remove(&gone).unwrap();
+    driver.reap().unwrap();
+    let container = LayerId::random();
+    for (id, below) in [(container.init(), &top), (container.clone(), &container.init())] {
+        driver.create(&id, Some(below), &rw()).unwrap();
+    }
+    let options = if kind == "xfs" { "loop,nouuid" } else { "loop" };
+    let cut = match fs.cut(options) {
+        Ok(cut) => cut,
+        Err(need) => {
+            testkit::skip(test, &format!("two file systems of one identity: {need}"));
+            return None;
+        }
+    };
+    let driver = open(&cut.path().join("home")).unwrap();
+    driver.recover(&|_| false).unwrap();
+    let all = listed(&*driver);
+    for (id, names) in [(&base, &["a"][..]), (&top, &["a", "b"])] {
+        assert!(all.contains(&(id.clone(), LayerState::Committed)), "{kind}");
+        assert_eq!(content(&*driver, id), same(names), "{kind}");
+    }
+    assert!(all.iter().all(|(id, _)| *id != gone), "{kind}");
+    Some(all.contains(&(container, LayerState::Active)))
+}
+
+#[test]
+fn fault_what_was_synced_survives_a_power_cut() {
+    let test = "fault_what_was_synced_survives_a_power_cut";
+    for kind in ALL {
+        after_a_cut(test, kind, &|home| Ok(Arc::new(Overlay2::open(home, &[])?)));
+        after_a_cut(test, kind, &|home| Ok(Arc::new(Vfs::open(home, &[])?)));
+        after_a_cut(test, kind, &|home| Ok(Arc::new(FuseOverlayfs::open(home, &[])?)));
+    }
+    for kind in &ALL[..2] {
+        after_a_cut(test, kind, &|home| Ok(Arc::new(Overlay::open(home, &[])?)));
+    }
+    let kept = after_a_cut(test, "btrfs", &|home| Ok(Arc::new(Btrfs::open(home, &[])?)));
+    assert_ne!(kept, Some(false), "a snapshot is on the disk when it is made");
 }
