@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use berth_sys::fsinfo;
 use berth_types::LayerId;
+use rustix::fs::XattrFlags;
 
 use super::helpers::end_strays;
 use crate::error::io_at;
@@ -20,6 +21,7 @@ use crate::{
 pub(crate) const NAME: &str = "fuse-overlayfs";
 pub(super) const PROGRAM: &str = "fuse-overlayfs";
 const DEVICE: &str = "/dev/fuse";
+const OPAQUE: &str = "trusted.overlay.opaque";
 
 /// The driver over one home directory.
 #[derive(Debug)]
@@ -161,7 +163,8 @@ fn on_path(program: &str) -> bool {
     std::env::split_paths(&path).any(|dir| fs::metadata(dir.join(program)).is_ok())
 }
 
-/// Tries the helper in `dir`: a mount that shows both layers and takes a whiteout.
+/// Tries the helper in `dir`: a mount that shows both layers and takes a whiteout, over a file
+/// system that can mark a directory opaque.
 fn probe(dir: &Path) -> Result<(), StorageError> {
     let backing = fsinfo::fs_name(dir).map_err(io_at("look at", dir))?;
     let probe = ProbeDir::new(dir)?;
@@ -169,6 +172,11 @@ fn probe(dir: &Path) -> Result<(), StorageError> {
     for name in ["l1", "l2", "upper", "work"] {
         new_dir(&at(name), 0o755)?;
     }
+    if let Err(error) = rustix::fs::setxattr(at("l2"), OPAQUE, b"y", XattrFlags::empty()) {
+        tracing::error!(%error, "'{NAME}' needs trusted extended attributes, not in {backing}");
+        return Err(StorageError::NotSupported);
+    }
+    rustix::fs::removexattr(at("l2"), OPAQUE).map_err(io_at("remove an attribute of", at("l2")))?;
     fs::File::create(at("l1/f")).map_err(io_at("create", at("l1/f")))?;
     let options = ["writeback=0", "lowerdir=l2:l1", "upperdir=upper", "workdir=work"];
     let plan = MountPlan {

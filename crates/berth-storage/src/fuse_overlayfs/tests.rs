@@ -94,6 +94,29 @@ fn root_fuse_overlayfs_keeps_the_contract_below_an_odd_path() {
 }
 
 #[test]
+fn root_fuse_overlayfs_is_refused_where_nothing_can_be_marked() {
+    let Some(dir) = home_for("root_fuse_overlayfs_is_refused_where_nothing_can_be_marked") else {
+        return;
+    };
+    let ram = dir.path().join("ram");
+    fs::create_dir(&ram).unwrap();
+    let error = berth_sys::mountns::within_private(|| {
+        let mount = berth_sys::mount::MountRequest {
+            fs_type: "ramfs",
+            source: Path::new("none"),
+            target: &ram,
+            work_dir: None,
+            options: &[],
+        };
+        berth_sys::mount::mount(&mount).unwrap();
+        let refused = FuseOverlayfs::open(&ram.join("home"), &[]).unwrap_err();
+        assert!(fs::read_dir(&ram).unwrap().next().is_none(), "nothing is left");
+        refused
+    });
+    assert_eq!(error.unwrap().to_string(), "driver not supported");
+}
+
+#[test]
 fn root_fuse_overlayfs_plans_mounts_by_its_helper() {
     let Some(dir) = home_for("root_fuse_overlayfs_plans_mounts_by_its_helper") else { return };
     let home = dir.path().join("fuse-overlayfs");
