@@ -1,13 +1,13 @@
 //! What a check finds, and that it finds nothing where nothing is wrong.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use berth_layers::check::{Checked, Depth, Finding, Owner, Progress, Trouble};
 use berth_layers::{ChangeKind, LayerStore};
 use berth_types::{ChainId, LayerId};
 
-use crate::fixture::{Open, Root, container, load, mount, on_each_driver, tar_of, top_of};
+use crate::fixture::{Open, container, load, mount, on_each_driver, tar_of, top_of};
 
 /// Findings as `what: trouble`, and the sums.
 fn check(store: &LayerStore, depth: Depth) -> (Vec<Finding>, Checked) {
@@ -30,12 +30,6 @@ fn check(store: &LayerStore, depth: Depth) -> (Vec<Finding>, Checked) {
 
 fn layer_of(open: &Open, chain: &ChainId) -> LayerId {
     open.store.get(chain).unwrap().unwrap().layer
-}
-
-/// The directory that holds a layer's files.
-fn content(root: &Root, layer: &LayerId) -> PathBuf {
-    let path = root.home().join(layer.as_str());
-    if root.driver_name() == "overlay2" { path.join("diff") } else { path }
 }
 
 fn overwrite(path: &Path, bytes: &[u8]) {
@@ -71,7 +65,7 @@ fn root_each_kind_of_damage_is_found_and_named() {
         let top = load(&open, &tars, "image").unwrap();
         let base = top_of(&tars[..1]);
         let (base_layer, top_layer) = (layer_of(&open, &base), layer_of(&open, &top));
-        let has_native = root.driver_name() == "overlay2";
+        let has_native = root.is_concurrent();
         let of = |chain: &ChainId| Owner::Image(chain.clone());
         let finding = |layer: &LayerId, of: Owner, trouble: Trouble| Finding {
             layer: layer.clone(),
@@ -80,21 +74,21 @@ fn root_each_kind_of_damage_is_found_and_named() {
         };
 
         // The same length: only its content tells.
-        overwrite(&content(root, &base_layer).join("file"), b"LIFE");
+        overwrite(&root.thaw(&base_layer).join("file"), b"LIFE");
         assert_eq!(check(&open.store, Depth::Names).0, []);
         let damaged =
             Trouble::Content { why: "file integrity checksum failed for \"file\"".to_owned() };
         let expected = [finding(&base_layer, of(&base), damaged)];
         assert_eq!(check(&open.store, Depth::Content).0, expected);
-        overwrite(&content(root, &base_layer).join("file"), b"file");
+        overwrite(&root.thaw(&base_layer).join("file"), b"file");
         assert_eq!(check(&open.store, Depth::Content).0, []);
 
         if has_native {
-            fs::File::create(content(root, &top_layer).join("more")).unwrap();
-            overwrite(&content(root, &top_layer).join("more"), b"123");
+            fs::File::create(root.thaw(&top_layer).join("more")).unwrap();
+            overwrite(&root.thaw(&top_layer).join("more"), b"123");
             let size = Trouble::Size { recorded: 5, measured: 8 };
             assert_eq!(check(&open.store, Depth::Names).0, [finding(&top_layer, of(&top), size)]);
-            fs::remove_file(content(root, &top_layer).join("more")).unwrap();
+            fs::remove_file(root.thaw(&top_layer).join("more")).unwrap();
             overwrite(&root.home().join(top_layer.as_str()).join("lower"), b"l/NOTHING");
             let links = [finding(&top_layer, of(&top), Trouble::Links)];
             assert_eq!(check(&open.store, Depth::Names).0, links);
