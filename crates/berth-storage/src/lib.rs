@@ -16,6 +16,7 @@ mod options;
 pub mod overlay;
 pub mod overlay2;
 mod overlayfs;
+mod quota;
 pub mod select;
 mod stack;
 #[cfg(any(test, feature = "testing"))]

@@ -105,7 +105,7 @@ impl StorageDriver for FuseOverlayfs {
             let text = format!("--storage-opt is not supported for {NAME}");
             return Err(StorageError::Option(text));
         }
-        self.stack.create(id, parent, options.writable)
+        self.stack.create(id, parent, options.writable, None)
     }
 
     fn prepare(&self, id: &LayerId, access: Access) -> Result<Prepared, StorageError> {

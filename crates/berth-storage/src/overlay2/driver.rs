@@ -7,6 +7,7 @@ use berth_types::LayerId;
 
 use crate::options::{key_value, parse_bool, parse_size};
 use crate::overlayfs::{Overlayfs, Parts};
+use crate::quota::Quotas;
 use crate::stack::{Stack, View};
 use crate::{
     Access, CreateOptions, LayerState, NativeDiff, Prepared, StorageDriver, StorageError, Teardown,
@@ -21,6 +22,9 @@ const REFUSED: [&str; 5] = ["aufs", "ecryptfs", "nfs", "overlayfs", "zfs"];
 pub struct Overlay2 {
     stack: Stack,
     overlayfs: Overlayfs,
+    quotas: Option<Quotas>,
+    /// `overlay2.size`: of containers that ask for none; 0 is no limit.
+    size: i64,
 }
 
 impl Overlay2 {
@@ -29,9 +33,12 @@ impl Overlay2 {
     pub fn open(dir: &Path, options: &[String]) -> Result<Self, StorageError> {
         let size = parse_options(options)?;
         let overlayfs = Overlayfs::open(NAME, dir, &REFUSED)?;
-        refuse_quota(size, overlayfs.backing())?;
+        if size > 0 {
+            check_quota(dir, overlayfs.backing())?;
+        }
         let stack = Stack::open(NAME, dir)?;
-        Ok(Self { stack, overlayfs })
+        let quotas = Quotas::below(dir);
+        Ok(Self { stack, overlayfs, quotas, size })
     }
 }
 
@@ -61,8 +68,9 @@ impl StorageDriver for Overlay2 {
         parent: Option<&LayerId>,
         options: &CreateOptions,
     ) -> Result<(), StorageError> {
-        check_create_options(options)?;
-        self.stack.create(id, parent, options.writable)
+        let size = self.check_create_options(options)?;
+        let limit = self.quotas.as_ref().and_then(|quotas| quotas.limit(size));
+        self.stack.create(id, parent, options.writable, limit)
     }
 
     fn prepare(&self, id: &LayerId, access: Access) -> Result<Prepared, StorageError> {
@@ -132,30 +140,51 @@ fn parse_options(options: &[String]) -> Result<i64, StorageError> {
     Ok(size)
 }
 
-fn refuse_quota(size: i64, backing: &str) -> Result<(), StorageError> {
-    if size <= 0 {
-        return Ok(());
+/// Whether `overlay2.size` can be kept. Docker's list of file systems has xfs alone; ext4 is as good.
+fn check_quota(dir: &Path, backing: &str) -> Result<(), StorageError> {
+    if !matches!(backing, "xfs" | "extfs") {
+        return Err(StorageError::Option(format!(
+            "Storage Option overlay2.size only supported for backingFS XFS. Found {backing}"
+        )));
     }
-    Err(StorageError::Option(if backing == "xfs" {
-        "Storage option overlay2.size not supported. Filesystem does not support Project Quota: \
-         project quotas are not supported by this version of berth"
-            .to_owned()
-    } else {
-        format!("Storage Option overlay2.size only supported for backingFS XFS. Found {backing}")
-    }))
+    // The home may not be there yet, and is not made by a start that fails.
+    let there = if dir.is_dir() { dir } else { dir.parent().unwrap_or(dir) };
+    match Quotas::below(there) {
+        Some(_) => Ok(()),
+        None => Err(StorageError::Option(
+            "Storage option overlay2.size not supported. Filesystem does not support Project Quota: \
+             Filesystem does not support, or has not enabled quotas"
+                .to_owned(),
+        )),
+    }
 }
 
-fn check_create_options(options: &CreateOptions) -> Result<(), StorageError> {
-    if !options.mount_label.is_empty() {
-        return Err(StorageError::MountLabel);
+impl Overlay2 {
+    /// Gives the size that a layer may have, 0 for any.
+    fn check_create_options(&self, options: &CreateOptions) -> Result<i64, StorageError> {
+        if !options.mount_label.is_empty() {
+            return Err(StorageError::MountLabel);
+        }
+        if !options.writable {
+            let text = "--storage-opt size is only supported for ReadWrite Layers";
+            return if options.storage_opt.is_empty() {
+                Ok(0)
+            } else {
+                Err(StorageError::Option(text.to_owned()))
+            };
+        }
+        if self.quotas.is_none() && !options.storage_opt.is_empty() {
+            let text =
+                "--storage-opt is supported only for overlay over xfs with 'pquota' mount option";
+            return Err(StorageError::Option(text.to_owned()));
+        }
+        let mut size = self.size;
+        for (key, value) in &options.storage_opt {
+            if !key.eq_ignore_ascii_case("size") {
+                return Err(StorageError::Option(format!("Unknown option {key}")));
+            }
+            size = parse_size(value)?;
+        }
+        Ok(size)
     }
-    if options.storage_opt.is_empty() {
-        return Ok(());
-    }
-    let text = if options.writable {
-        "--storage-opt is supported only for overlay over xfs with 'pquota' mount option"
-    } else {
-        "--storage-opt size is only supported for ReadWrite Layers"
-    };
-    Err(StorageError::Option(text.to_owned()))
 }

@@ -29,6 +29,7 @@ use berth_types::LayerId;
 
 use crate::error::io_at;
 use crate::home::{Home, PRIVATE, clear_mount_point, make_dir, new_dir};
+use crate::quota::SizeLimit;
 use crate::{Access, LayerState, NativeDiff, StorageError, Whiteouts};
 
 use layout::{COMMITTED, DIFF, LINK, LINKS, LOWER, MERGED, WORK, lower_text};
@@ -74,8 +75,9 @@ impl Stack {
         id: &LayerId,
         parent: Option<&LayerId>,
         writable: bool,
+        limit: Option<SizeLimit<'_>>,
     ) -> Result<(), StorageError> {
-        let made = self.fill_new(id, parent, writable);
+        let made = self.fill_new(id, parent, writable, limit);
         if made.is_err() && !matches!(made, Err(StorageError::LayerExists { .. })) {
             self.undo_creation(id);
         }
@@ -87,12 +89,16 @@ impl Stack {
         id: &LayerId,
         parent: Option<&LayerId>,
         writable: bool,
+        limit: Option<SizeLimit<'_>>,
     ) -> Result<(), StorageError> {
         let lowers = match parent {
             Some(parent) => Some(layout::lowers_on(&self.home, parent)?),
             None => None,
         };
         let dir = self.home.start_creating(id, PRIVATE)?;
+        if let Some(limit) = limit {
+            limit.apply(&dir)?;
+        }
         let diff = dir.join(DIFF);
         new_dir(&diff, 0o755)?;
         if let Some(parent) = parent.filter(|_| writable) {

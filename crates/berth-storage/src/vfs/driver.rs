@@ -12,6 +12,7 @@ use super::layout::{DIR, Markers};
 use crate::error::io_at;
 use crate::home::{Home, PRIVATE, make_dir};
 use crate::options::{key_value, parse_size};
+use crate::quota::{Quotas, SizeLimit};
 use crate::{Access, CreateOptions, LayerState, NativeDiff, Prepared, StorageDriver, StorageError};
 
 pub(crate) const NAME: &str = "vfs";
@@ -22,17 +23,24 @@ const NO_QUOTA: &str = "Filesystem does not support, or has not enabled quotas";
 pub struct Vfs {
     pub(super) home: Home,
     pub(super) markers: Markers,
+    quotas: Option<Quotas>,
+    /// `size`: of containers that ask for none; 0 is no limit.
+    size: i64,
 }
 
 impl Vfs {
     /// Opens the driver whose home is `dir`, creating it when it is missing.
     pub fn open(dir: &Path, options: &[String]) -> Result<Self, StorageError> {
-        if parse_options(options)? > 0 {
+        let size = parse_options(options)?;
+        // The home may not be there yet, and is not made by a start that fails.
+        let there = if dir.is_dir() { dir } else { dir.parent().unwrap_or(dir) };
+        if size > 0 && Quotas::below(there).is_none() {
             return Err(StorageError::Option(NO_QUOTA.to_owned()));
         }
         make_dir(dir, PRIVATE)?;
         let home = Home::open(NAME, &dir.join(DIR))?;
-        Ok(Self { home, markers: Markers::open(dir)? })
+        let quotas = Quotas::below(home.dir());
+        Ok(Self { home, markers: Markers::open(dir)?, quotas, size })
     }
 
     fn fill_new(
@@ -40,11 +48,15 @@ impl Vfs {
         id: &LayerId,
         parent: Option<&LayerId>,
         writable: bool,
+        limit: Option<SizeLimit<'_>>,
     ) -> Result<(), StorageError> {
         if let Some(parent) = parent {
             self.home.check(parent)?;
         }
         let dir = self.home.start_creating(id, 0o755)?;
+        if let Some(limit) = limit {
+            limit.apply(&dir)?;
+        }
         if let Some(parent) = parent {
             let from = self.home.layer(parent);
             let source = Root::open(&from).map_err(io_at("open", from))?;
@@ -84,8 +96,9 @@ impl StorageDriver for Vfs {
         parent: Option<&LayerId>,
         options: &CreateOptions,
     ) -> Result<(), StorageError> {
-        check_create_options(options)?;
-        let made = self.fill_new(id, parent, options.writable);
+        let size = self.check_create_options(options)?;
+        let limit = self.quotas.as_ref().and_then(|quotas| quotas.limit(size));
+        let made = self.fill_new(id, parent, options.writable, limit);
         if made.is_err() && !matches!(made, Err(StorageError::LayerExists { .. })) {
             self.home.stop_creating(id);
         }
@@ -158,20 +171,31 @@ fn parse_options(options: &[String]) -> Result<i64, StorageError> {
     Ok(size)
 }
 
-fn check_create_options(options: &CreateOptions) -> Result<(), StorageError> {
-    if !options.mount_label.is_empty() {
-        return Err(StorageError::MountLabel);
-    }
-    if options.storage_opt.is_empty() {
-        return Ok(());
-    }
-    let text = if options.writable {
-        match options.storage_opt.keys().find(|key| *key != "size") {
-            Some(key) => format!("Storage opt {key} not supported"),
-            None => NO_QUOTA.to_owned(),
+impl Vfs {
+    /// Gives the size that a layer may have, 0 for any.
+    fn check_create_options(&self, options: &CreateOptions) -> Result<i64, StorageError> {
+        let refused = |text: String| Err(StorageError::Option(text));
+        if !options.mount_label.is_empty() {
+            return Err(StorageError::MountLabel);
         }
-    } else {
-        "--storage-opt is not supported for vfs on read-only layers".to_owned()
-    };
-    Err(StorageError::Option(text))
+        if !options.writable {
+            if options.storage_opt.is_empty() {
+                return Ok(0);
+            }
+            return refused(
+                "--storage-opt is not supported for vfs on read-only layers".to_owned(),
+            );
+        }
+        let mut size = self.size;
+        for (key, value) in &options.storage_opt {
+            if key != "size" {
+                return refused(format!("Storage opt {key} not supported"));
+            }
+            size = parse_size(value)?;
+        }
+        if size > 0 && self.quotas.is_none() {
+            return refused(NO_QUOTA.to_owned());
+        }
+        Ok(size)
+    }
 }
