@@ -23,7 +23,8 @@ pub struct MountRequest<'a> {
     pub target: &'a Path,
     /// Directory that relative paths in `options`, `source` and `target` start from.
     pub work_dir: Option<&'a Path>,
-    /// Options: flags (`ro`, `nodev`, `rbind`, `rprivate`, …) and data (`lowerdir=…`) mixed.
+    /// Options: flags (`ro`, `nodev`, `rbind`, `rprivate`, …) and data (`lowerdir=…`) mixed. With a
+    /// [`lowerdir+=`](ONE_LOWER) among them they may be longer than a page together.
     pub options: &'a [String],
 }
 
@@ -160,6 +161,9 @@ fn mount_here(request: &MountRequest<'_>) -> io::Result<()> {
     if let Some(program) = request.fs_type.strip_prefix("fuse.") {
         return mount_by_helper(program, request);
     }
+    if request.options.iter().any(|option| option.starts_with(ONE_LOWER)) {
+        return mount_in_parts(request);
+    }
     let parsed = parse(request.fs_type, request.options);
     let data = CString::new(parsed.data.clone())?;
     if parsed.remount {
@@ -186,6 +190,34 @@ fn mount_here(request: &MountRequest<'_>) -> io::Result<()> {
         rustix::mount::mount_change(request.target, *change)?;
     }
     Ok(())
+}
+
+/// The option of overlayfs that names one of many lower directories (Linux 6.7).
+pub const ONE_LOWER: &str = "lowerdir+=";
+
+/// Hands the options over one by one, so that a page does not limit them. Flags are `ro` at most.
+fn mount_in_parts(request: &MountRequest<'_>) -> io::Result<()> {
+    use rustix::mount::{
+        FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, fsconfig_create,
+        fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, move_mount,
+    };
+    let context = fsopen(request.fs_type, FsOpenFlags::FSOPEN_CLOEXEC)?;
+    fsconfig_set_string(&context, "source", request.source)?;
+    let mut attributes = MountAttrFlags::empty();
+    for option in request.options {
+        match option.split_once('=') {
+            Some((key, value)) => fsconfig_set_string(&context, key, value)?,
+            None if option == "ro" => {
+                attributes = MountAttrFlags::MOUNT_ATTR_RDONLY;
+                fsconfig_set_flag(&context, "ro")?;
+            }
+            None => fsconfig_set_flag(&context, &**option)?,
+        }
+    }
+    fsconfig_create(&context)?;
+    let mounted = fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes)?;
+    let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
+    Ok(move_mount(&mounted, "", rustix::fs::CWD, request.target, flags)?)
 }
 
 fn mount_by_helper(program: &str, request: &MountRequest<'_>) -> io::Result<()> {

@@ -19,6 +19,8 @@ use crate::{
 };
 
 pub(crate) const NAME: &str = "fuse-overlayfs";
+/// What Docker's overlay drivers allow; the program reads its options from one argument.
+const MAX_LOWERS: usize = 128;
 pub(super) const PROGRAM: &str = "fuse-overlayfs";
 const DEVICE: &str = "/dev/fuse";
 const OPAQUE: &str = "trusted.overlay.opaque";
@@ -48,7 +50,7 @@ impl FuseOverlayfs {
         let parent = dir.parent().unwrap_or(dir);
         let test_dir = if dir.try_exists().map_err(io_at("look at", dir))? { dir } else { parent };
         probe(test_dir)?;
-        Ok(Self { stack: Stack::open(NAME, dir)? })
+        Ok(Self { stack: Stack::open(NAME, dir, MAX_LOWERS)? })
     }
 
     fn plan(

@@ -36,7 +36,7 @@ impl Overlay2 {
         if size > 0 {
             check_quota(dir, overlayfs.backing())?;
         }
-        let stack = Stack::open(NAME, dir)?;
+        let stack = Stack::open(NAME, dir, overlayfs.max_lowers())?;
         let quotas = Quotas::below(dir);
         Ok(Self { stack, overlayfs, quotas, size })
     }

@@ -6,6 +6,7 @@ mod probe;
 use std::path::{Path, PathBuf};
 
 use berth_sys::fsinfo;
+use berth_sys::mount::ONE_LOWER;
 
 use crate::error::io_at;
 use crate::{MountPlan, StorageError};
@@ -73,7 +74,17 @@ impl Overlayfs {
         ]
     }
 
-    /// Describes a mount: with absolute paths while they fit into a page.
+    /// How many layers one may stand on: as many as the kernel mounts where that can be reached, else as
+    /// Docker has it.
+    pub(crate) fn max_lowers(&self) -> usize {
+        const DOCKERS: usize = 128;
+        /// Of the kernel's 500 one is the layer itself when it is only read.
+        const KERNELS: usize = 499;
+        if self.abilities.many { KERNELS } else { DOCKERS }
+    }
+
+    /// Describes a mount: with absolute paths while they fit into a page, then with relative ones, then
+    /// with one option for each lower directory.
     pub(crate) fn plan(&self, parts: Parts<'_>) -> Result<MountPlan, StorageError> {
         let options = |prefix: &str| {
             let mut options = self.abilities.options();
@@ -102,7 +113,11 @@ impl Overlayfs {
             plan.work_dir = Some(self.home.clone());
         }
         let length = berth_sys::mount::data_len(&plan.options);
-        if length >= self.page_size {
+        if length >= self.page_size && self.abilities.many {
+            plan.options.retain(|option| !option.starts_with("lowerdir="));
+            let lowers = parts.lowers.iter().map(|path| format!("{ONE_LOWER}{path}"));
+            plan.options.extend(lowers);
+        } else if length >= self.page_size {
             return Err(StorageError::MountTooLong { length });
         }
         if parts.upper.is_none() {

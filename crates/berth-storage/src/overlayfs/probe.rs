@@ -27,6 +27,8 @@ pub(super) struct Abilities {
     pub(super) redirect: bool,
     /// Copied-up files have no data by default; switched off.
     pub(super) metacopy: bool,
+    /// Lower directories may be named one by one, so that more fit than into a page.
+    pub(super) many: bool,
 }
 
 impl Abilities {
@@ -90,7 +92,9 @@ pub(super) fn run(dir: &Path) -> Result<Abilities, StorageError> {
     let metacopy = has(&at("upper/f"), METACOPY)?;
     let index =
         Path::new(INDEX_PARAMETER).try_exists().map_err(io_at("look at", INDEX_PARAMETER))?;
-    Ok(Abilities { index, redirect, metacopy })
+    let many = ["lowerdir+=l2", "lowerdir+=l1", "ro"].map(str::to_owned);
+    let many = mount(&request(&many)).is_ok();
+    Ok(Abilities { index, redirect, metacopy, many })
 }
 
 fn set_opaque(path: &Path) -> Result<(), StorageError> {

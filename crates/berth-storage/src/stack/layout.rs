@@ -19,9 +19,6 @@ pub(super) const MERGED: &str = "merged";
 pub(super) const COMMITTED: &str = "committed";
 pub(super) const LINKS: &str = "l";
 
-/// overlayfs takes more, Docker does not.
-pub(super) const MAX_LOWERS: usize = 128;
-
 /// Digits of a layer's short name: 26 of base32, from 17 random bytes.
 const SHORT: usize = 26;
 const ALPHABET: &[u8; 32] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZ234567";
@@ -91,14 +88,18 @@ pub(super) fn read_lower_file(
 }
 
 /// What `lower` of a child of `parent` holds.
-pub(super) fn lowers_on(home: &Home, parent: &LayerId) -> Result<Vec<ShortName>, StorageError> {
+pub(super) fn lowers_on(
+    home: &Home,
+    parent: &LayerId,
+    most: usize,
+) -> Result<Vec<ShortName>, StorageError> {
     home.check(parent)?;
     let dir = home.layer(parent);
     let own = read_link_file(&dir)?
         .ok_or_else(|| StorageError::Damaged { id: parent.clone(), what: "file link" })?;
     let mut lowers = vec![own];
     lowers.extend(read_lower_file(parent, &dir)?.unwrap_or_default());
-    if lowers.len() > MAX_LOWERS {
+    if lowers.len() > most {
         return Err(StorageError::MaxDepth);
     }
     Ok(lowers)

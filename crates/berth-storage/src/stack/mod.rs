@@ -41,6 +41,8 @@ pub(crate) use layout::ShortName;
 pub(crate) struct Stack {
     home: Home,
     driver: &'static str,
+    /// How many layers one may stand on.
+    most: usize,
 }
 
 /// What is to be mounted for a layer.
@@ -60,10 +62,14 @@ pub(crate) enum View {
 }
 
 impl Stack {
-    pub(crate) fn open(driver: &'static str, dir: &Path) -> Result<Self, StorageError> {
+    pub(crate) fn open(
+        driver: &'static str,
+        dir: &Path,
+        most: usize,
+    ) -> Result<Self, StorageError> {
         let home = Home::open(driver, dir)?;
         make_dir(&dir.join(LINKS), 0o700)?;
-        Ok(Self { home, driver })
+        Ok(Self { home, driver, most })
     }
 
     pub(crate) fn home(&self) -> &Home {
@@ -92,7 +98,7 @@ impl Stack {
         limit: Option<SizeLimit<'_>>,
     ) -> Result<(), StorageError> {
         let lowers = match parent {
-            Some(parent) => Some(layout::lowers_on(&self.home, parent)?),
+            Some(parent) => Some(layout::lowers_on(&self.home, parent, self.most)?),
             None => None,
         };
         let dir = self.home.start_creating(id, PRIVATE)?;

@@ -76,7 +76,7 @@ impl Stack {
             };
         };
         self.mend_link(parent)?;
-        let wanted = layout::lowers_on(&self.home, parent)?;
+        let wanted = layout::lowers_on(&self.home, parent, self.most)?;
         let found = layout::read_lower_file(id, &dir);
         if !matches!(&found, Ok(Some(names)) if *names == wanted) {
             atomic::write(&lower, lower_text(&wanted).as_bytes())
