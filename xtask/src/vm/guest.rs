@@ -11,6 +11,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
+use rustix::fs::CWD;
 use rustix::mount::{MountFlags, UnmountFlags};
 use rustix::process::{Pid, Signal, WaitOptions, WaitStatus};
 use rustix::system::RebootCommand;
@@ -60,8 +61,9 @@ fn work() -> Result<()> {
 }
 
 fn mount_all(job: &Value) -> Result<()> {
-    mount("tmpfs", "/run", "tmpfs", "mode=755")?;
-    mount("tmpfs", "/tmp", "tmpfs", "mode=1777")?;
+    let needed = needed(job);
+    mount_over("/run", "mode=755", &needed)?;
+    mount_over("/tmp", "mode=1777", &needed)?;
     for dir in ["/dev/pts", "/dev/shm", "/run/lock"] {
         std::fs::create_dir_all(dir)?;
     }
@@ -78,6 +80,35 @@ fn mount_all(job: &Value) -> Result<()> {
     if let Some(share) = job["share"].as_str() {
         std::fs::create_dir_all(share)?;
         mount("share", share, "virtiofs", "")?;
+    }
+    Ok(())
+}
+
+/// Directories of the host that the command needs, wherever they are: its working directory, and
+/// what was built beside it.
+fn needed(job: &Value) -> Vec<PathBuf> {
+    let program = Path::new(job["command"][0].as_str().unwrap_or_default());
+    let built = program.parent().and_then(Path::parent);
+    let dirs = job["working_dir"].as_str().map(Path::new).into_iter().chain(built);
+    dirs.map(Path::to_owned).collect()
+}
+
+/// An empty file system in place of the host's directory, but for what is needed of it.
+fn mount_over(dir: &str, data: &str, needed: &[PathBuf]) -> Result<()> {
+    use rustix::mount::{MoveMountFlags, OpenTreeFlags, move_mount, open_tree};
+    let clone = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+    let below = needed.iter().filter(|path| path.starts_with(dir) && *path != Path::new(dir));
+    let kept = below
+        .map(|path| {
+            let tree = open_tree(CWD, path, clone);
+            Ok((path, tree.with_context(|| format!("cannot keep {}", path.display()))?))
+        })
+        .collect::<Result<Vec<_>>>()?;
+    mount("tmpfs", dir, "tmpfs", data)?;
+    for (path, tree) in kept {
+        std::fs::create_dir_all(path)?;
+        move_mount(&tree, "", CWD, path, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
+            .with_context(|| format!("cannot show {}", path.display()))?;
     }
     Ok(())
 }
