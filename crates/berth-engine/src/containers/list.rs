@@ -3,6 +3,7 @@
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Instant;
 
 use berth_api::container::{
     ContainerSummary, EndpointSettings, NetworkSettingsSummary, Port, SummaryHostConfig,
@@ -14,6 +15,7 @@ use berth_types::{ContainerId, ImageId, Timestamp};
 
 use super::record::Record;
 use super::registry::{Container, Live};
+use super::scan;
 use super::state::{State, Status};
 use crate::blocking::blocking;
 use crate::engine::Engine;
@@ -104,14 +106,21 @@ impl Engine {
     /// here for a container that does not run.
     pub(crate) fn sizes(&self, container: &Arc<Container>) -> (i64, i64) {
         let image = container.live().record.image.clone();
-        let rw = self.written(container);
+        let rw = self.written(container, Instant::now() + scan::MOMENT);
         let image = image.map_or(0, |id| self.image_size(&id));
         (rw, if rw < 0 { image } else { image + rw })
     }
 
-    /// What the container wrote: remembered, else asked of the layer store.
-    pub(crate) fn written(&self, container: &Arc<Container>) -> i64 {
-        let remembered = container.live().size;
+    /// What the container wrote: of one that runs what is known by `deadline`, of others what is
+    /// remembered, else asked of the layer store.
+    pub(crate) fn written(&self, container: &Arc<Container>, deadline: Instant) -> i64 {
+        let (runs, remembered) = {
+            let live = container.live();
+            (live.state.is_running(), live.size)
+        };
+        if runs {
+            return scan::written(self, container, deadline);
+        }
         remembered.unwrap_or_else(|| self.measure_now(container))
     }
 
@@ -151,6 +160,7 @@ impl Engine {
             let mut live = container.live();
             live.size = None;
             live.touched = true;
+            container.scan.outdate();
         }
         let forgotten = self.db().write(|tx| self.layers().set_rw_size(tx, container.id(), None));
         if let Err(error) = forgotten {
@@ -166,10 +176,19 @@ impl Engine {
 pub(crate) struct Sizes {
     written: BTreeMap<ContainerId, i64>,
     images: BTreeMap<ImageId, i64>,
+    /// When waiting for those that run ends.
+    deadline: Instant,
 }
 
 impl Sizes {
     pub(crate) fn read(engine: &Engine) -> Result<Self, EngineError> {
+        for container in engine.registry().all() {
+            if container.live().state.is_running() {
+                // All at once, so that the list waits for the longest and not for all in turn.
+                scan::kick(engine, &container);
+            }
+        }
+        let deadline = Instant::now() + scan::MOMENT;
         let number = |size: u64| i64::try_from(size).unwrap_or(i64::MAX);
         let recorded = engine.layers().list_rw()?.into_iter();
         let written =
@@ -184,17 +203,17 @@ impl Sizes {
             image.config.top_chain().and_then(|top| chains.get(&top).copied()).unwrap_or(0)
         };
         let images = engine.images().all()?.iter().map(|i| (i.id.clone(), size(i))).collect();
-        Ok(Self { written, images })
+        Ok(Self { written, images, deadline })
     }
 
-    /// As [`Engine::sizes`]; only what runs is measured.
+    /// As [`Engine::sizes`]; only what runs is measured, in the background.
     pub(crate) fn of(&self, engine: &Engine, container: &Arc<Container>) -> (i64, i64) {
         let (runs, image) = {
             let live = container.live();
             (live.state.is_running(), live.record.image.clone())
         };
         let recorded = self.written.get(container.id()).copied().filter(|_| !runs);
-        let rw = recorded.unwrap_or_else(|| engine.written(container));
+        let rw = recorded.unwrap_or_else(|| engine.written(container, self.deadline));
         let image = image.and_then(|id| self.images.get(&id).copied()).unwrap_or(0);
         (rw, if rw < 0 { image } else { image + rw })
     }

@@ -27,6 +27,7 @@ mod resize;
 mod restart;
 pub(crate) mod restore;
 mod rootfs;
+mod scan;
 mod signal;
 mod start;
 mod state;
@@ -60,6 +61,8 @@ pub(crate) struct Containers {
     pub(crate) accounts: accounts::AccountCache,
     /// Execs by id.
     pub(crate) execs: exec::Execs,
+    /// How many measure what they wrote.
+    pub(crate) scans: scan::Scans,
 }
 
 impl Engine {

@@ -9,6 +9,7 @@ use tokio::sync::watch;
 
 use super::exec::Exec;
 use super::record::Record;
+use super::scan::Scan;
 use super::state::{Change, Effect, State};
 use crate::error::{ContainerError, EngineError};
 
@@ -23,6 +24,8 @@ pub struct Container {
     live: Mutex<Live>,
     /// Held over operations that exclude each other.
     pub operation: Arc<tokio::sync::Mutex<()>>,
+    /// What it has written, while it runs.
+    pub(crate) scan: Scan,
     ends: watch::Sender<Ends>,
 }
 
@@ -41,7 +44,7 @@ pub struct Live {
     pub root: Option<std::path::PathBuf>,
     /// Whether somebody wrote into it from outside, or it may have run.
     pub touched: bool,
-    /// Bytes of its writable layer as last measured.
+    /// Bytes of its writable layer as last measured, while it does not run.
     pub size: Option<i64>,
 }
 
@@ -72,6 +75,7 @@ impl Container {
                 size: None,
             }),
             operation: Arc::default(),
+            scan: Scan::default(),
             ends: watch::Sender::new(ends),
         }
     }

@@ -110,7 +110,7 @@ impl Engine {
             live.state.apply(change, live.record.policy());
             live.root = Some(prepared.root);
             live.execs.clear();
-            live.size = None;
+            container.scan.reset(live.size.take());
         }
         berth_fs::steps::reached("start.before-record");
         self.save_started(container).await?;
