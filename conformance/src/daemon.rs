@@ -250,15 +250,27 @@ impl BerthDaemon {
     fn clear(&mut self) -> Result<()> {
         self.kill9()?;
         // The processes of containers hold their mounts; the watchers' arguments name this place.
-        // A self-test that the daemon did not live to finish has its own below it.
-        for pid in naming(&self.exec_root) {
-            for child in children(pid).into_iter().chain([pid]) {
-                let Some(child) = Pid::from_raw(child.cast_signed()) else { continue };
-                match kill_process(child, Signal::KILL) {
-                    Ok(()) | Err(rustix::io::Errno::SRCH) => {}
-                    Err(error) => return Err(error.into()),
+        // A self-test that the daemon did not live to finish has its own below it. Again until there
+        // are none: one that was just being started forks meanwhile.
+        let until = Instant::now() + STOP;
+        loop {
+            let found = naming(&self.exec_root);
+            if found.is_empty() {
+                break;
+            }
+            if Instant::now() > until {
+                bail!("processes {found:?} do not end");
+            }
+            for pid in found {
+                for child in children(pid).into_iter().chain([pid]) {
+                    let Some(child) = Pid::from_raw(child.cast_signed()) else { continue };
+                    match kill_process(child, Signal::KILL) {
+                        Ok(()) | Err(rustix::io::Errno::SRCH) => {}
+                        Err(error) => return Err(error.into()),
+                    }
                 }
             }
+            std::thread::sleep(NAP);
         }
         std::thread::sleep(Duration::from_millis(50));
         self.remove_cgroups();
