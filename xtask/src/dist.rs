@@ -1,5 +1,8 @@
 //! `cargo xtask dist`: release binaries to hand out.
 
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
 use anyhow::{Context as _, Result, bail};
 
 use crate::{host, run, ui};
@@ -10,7 +13,7 @@ pub(crate) fn run(args: &[String]) -> Result<()> {
         bail!("dist takes no arguments, not {unknown:?}");
     }
     host::ensure(host::BUILD)?;
-    let built = run::build_release()?;
+    let built = build()?;
     let dist = run::target().join("dist");
     std::fs::create_dir_all(&dist)?;
     for name in ["berth", "berth-shim"] {
@@ -30,6 +33,27 @@ pub(crate) fn run(args: &[String]) -> Result<()> {
         std::fs::copy(run::workspace().join(name), dist.join(name))?;
     }
     Ok(())
+}
+
+/// Builds with libseccomp inside, so that the programs need no library but the C library where they
+/// are taken.
+fn build() -> Result<PathBuf> {
+    let mut cargo = run::cargo();
+    cargo.args(["build", "--release", "-p", "berth", "-p", "berth-shim"]);
+    cargo.env("LIBSECCOMP_LINK_TYPE", "static").env("LIBSECCOMP_LIB_PATH", archive_dir()?);
+    run::succeed(&mut cargo)?;
+    Ok(run::target().join("release"))
+}
+
+/// The directory of `libseccomp.a`. Only the C compiler knows it: each distribution has another.
+fn archive_dir() -> Result<PathBuf> {
+    let found = run::output(Command::new("cc").arg("-print-file-name=libseccomp.a"))?;
+    let archive = Path::new(found.trim());
+    // A compiler that knows no such file prints the name alone.
+    match archive.parent() {
+        Some(dir) if archive.is_absolute() => Ok(dir.to_owned()),
+        _ => bail!("libseccomp.a is missing: it comes with libseccomp-dev"),
+    }
 }
 
 #[expect(clippy::cast_precision_loss, reason = "shown with one digit")]
