@@ -6,6 +6,7 @@
 
 #![forbid(unsafe_code)]
 
+mod dockerfile;
 mod mutate;
 mod random;
 mod tar;
@@ -42,7 +43,8 @@ struct Options {
 
 fn options() -> anyhow::Result<Options> {
     let mut arguments = std::env::args().skip(1);
-    let target = arguments.next().context("usage: berth-fuzz tar [--seconds N] [--seed S]")?;
+    let target =
+        arguments.next().context("usage: berth-fuzz tar|dockerfile [--seconds N] [--seed S]")?;
     let mut options =
         Options { target, seconds: 10, executions: u64::MAX, seed: 1, files: Vec::new() };
     while let Some(argument) = arguments.next() {
@@ -80,6 +82,7 @@ fn check(target: &mut dyn Target, input: &[u8], round: u64) -> anyhow::Result<bo
 fn main() -> anyhow::Result<()> {
     let options = options()?;
     let mut target: Box<dyn Target> = match options.target.as_str() {
+        "dockerfile" => Box::new(dockerfile::Text),
         "tar" => Box::new(tar::Tar::new()?),
         other => bail!("unknown target {other}"),
     };

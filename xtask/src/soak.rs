@@ -4,6 +4,7 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result, bail};
 
+use crate::test::FUZZ_TARGETS;
 use crate::{host, run, ui};
 
 /// How long without `--minutes`.
@@ -13,7 +14,7 @@ const KILLS_PER_MINUTE: u64 = 20;
 /// Operations that it kills the daemon in: load, create, start, rm, commit, rmi.
 const OPERATIONS: u64 = 6;
 
-/// Kills the daemon at many points for half of the time, and fuzzes the unpacker for the other half.
+/// Kills the daemon at many points for half of the time, and fuzzes the parsers for the other half.
 pub(crate) fn run(args: &[String]) -> Result<()> {
     let minutes = match args {
         [] => MINUTES,
@@ -48,12 +49,15 @@ pub(crate) fn run(args: &[String]) -> Result<()> {
         "--points",
         &points.to_string(),
     ]));
-    let seconds = minutes * 60 / 2;
-    ui::step(&format!("broken archives for {seconds} s"));
-    run::succeed(
-        Command::new(built.join("berth-fuzz"))
-            .args(["tar", "--seconds", &seconds.to_string()])
-            .current_dir(run::workspace()),
-    )?;
+    let targets = u64::try_from(FUZZ_TARGETS.len()).unwrap_or(1);
+    let seconds = minutes * 60 / 2 / targets;
+    for target in FUZZ_TARGETS {
+        ui::step(&format!("broken inputs for {target}, {seconds} s"));
+        run::succeed(
+            Command::new(built.join("berth-fuzz"))
+                .args([target, "--seconds", &seconds.to_string()])
+                .current_dir(run::workspace()),
+        )?;
+    }
     kill
 }

@@ -2,7 +2,7 @@
 //!
 //! A test's tier is in its name: `root_…` needs root and mounts, `fault_…` breaks things on purpose
 //! (and needs root too), `vm_…` runs in a virtual machine, anything else is `unit` inside a crate and `host` in `tests/it`. `conformance` drives the
-//! built binaries with the docker CLI, `fuzz` feeds broken archives to the unpacker.
+//! built binaries with the docker CLI, `fuzz` feeds broken archives and Dockerfiles to their parsers.
 
 mod total;
 mod vm;
@@ -20,7 +20,9 @@ use total::Total;
 pub(crate) use vm::inside;
 
 const TIERS: &[&str] = &["unit", "host", "root", "fault", "conformance", "fuzz", "vm"];
-/// How long the fuzzer runs among the tests.
+/// What is fuzzed.
+pub(crate) const FUZZ_TARGETS: &[&str] = &["tar", "dockerfile"];
+/// How long the fuzzer runs for each among the tests.
 const FUZZ_SECONDS: &str = "20";
 
 struct Options {
@@ -278,14 +280,16 @@ fn run_fuzz(total: &mut Total) -> Result<()> {
     ui::step("tier fuzz");
     run::succeed(run::cargo().args(["build", "--release", "-p", "berth-fuzz"]))?;
     let program = run::target().join("release/berth-fuzz");
-    let status = Command::new(program)
-        .args(["tar", "--seconds", FUZZ_SECONDS])
-        .current_dir(run::workspace())
-        .status()?;
-    if status.success() {
-        total.passed += 1;
-    } else {
-        total.failed.push("fuzz tar".to_owned());
+    for target in FUZZ_TARGETS {
+        let status = Command::new(&program)
+            .args([target, "--seconds", FUZZ_SECONDS])
+            .current_dir(run::workspace())
+            .status()?;
+        if status.success() {
+            total.passed += 1;
+        } else {
+            total.failed.push(format!("fuzz {target}"));
+        }
     }
     Ok(())
 }

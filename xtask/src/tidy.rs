@@ -17,6 +17,7 @@ const LAYERS: &[(&str, u32)] = &[
     ("berth-types", 0),
     ("berth-sys", 1),
     ("berth-api", 1),
+    ("berth-build", 2),
     ("berth-fs", 2),
     ("berth-db", 2),
     ("berth-storage", 3),

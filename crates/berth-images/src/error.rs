@@ -12,7 +12,6 @@ use berth_types::duration::DurationError;
 use berth_types::{Classify, DiffId, ErrorKind, ImageId};
 
 use crate::archive::ArchiveError;
-use crate::changes::ChangesError;
 
 /// Why an image operation failed. Texts that Docker has are Docker's, word for word.
 #[expect(missing_docs, reason = "the messages name the fields")]
@@ -67,8 +66,8 @@ pub enum ImageError {
     Until(#[source] DurationError),
     #[error(transparent)]
     Filter(#[from] FilterError),
-    #[error("syntax error in pattern")]
-    BadPattern,
+    #[error(transparent)]
+    BadPattern(#[from] berth_build::glob::BadPattern),
     #[error("operating system is not supported")]
     ImportOs,
     #[error("{text:?}: unknown operating system or architecture")]
@@ -78,7 +77,7 @@ pub enum ImageError {
     #[error(transparent)]
     Archive(#[from] ArchiveError),
     #[error(transparent)]
-    Changes(#[from] ChangesError),
+    Changes(#[from] berth_build::SyntaxError),
     #[error(transparent)]
     Decompress(#[from] DecompressError),
     #[error(transparent)]
@@ -158,7 +157,7 @@ impl Classify for ImageError {
             | Self::OtherOs { .. }
             | Self::Ambiguous
             | Self::Until(_)
-            | Self::BadPattern
+            | Self::BadPattern(_)
             | Self::ImportOs
             | Self::Platform { .. }
             | Self::Decompress(_)

@@ -19,7 +19,6 @@ mod archive;
 pub mod changes;
 pub mod config;
 mod error;
-mod glob;
 mod hold;
 pub mod import;
 pub mod list;

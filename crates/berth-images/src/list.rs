@@ -8,12 +8,13 @@ use berth_api::image::{
     HistoryItem, ImageConfig as ShownConfig, ImageInspect, ImageMetadata, ImageSummary, RootFs,
 };
 use berth_api::json::{Dict, List};
+use berth_build::glob;
 use berth_types::duration::parse_time_filter;
 use berth_types::reference::Reference;
 use berth_types::{ChainId, ImageId, Timestamp};
 
 use crate::store::{all, all_references};
-use crate::{Image, ImageError, ImageStore, glob};
+use crate::{Image, ImageError, ImageStore};
 
 /// The filters that a list knows.
 const KEYS: &[&str] = &["dangling", "label", "before", "since", "reference", "until"];

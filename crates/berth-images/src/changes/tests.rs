@@ -44,7 +44,7 @@ fn changes_are_applied_as_docker_does() {
         (json!({"Env": ["U=me"]}), &["USER $U:$U"],    json!({"Env": ["U=me"], "User": "me:me"})),
         (json!({}), &["VOLUME /a /b", "VOLUME [\"/c d\"]"], json!({"Volumes": {"/a": {}, "/b": {}, "/c d": {}}})),
         (json!({"WorkingDir": "/a"}), &["WORKDIR b/../c"], json!({"WorkingDir": "/a/c"})),
-        (json!({"WorkingDir": "/a"}), &["WORKDIR /x/"], json!({"WorkingDir": "/x"})),
+        (json!({"WorkingDir": "/a"}), &["WORKDIR /x/"], json!({"WorkingDir": "/x/"})),
         (json!({}), &["HEALTHCHECK NONE"],             json!({"Healthcheck": {"Test": ["NONE"]}})),
         (json!({}), &["HEALTHCHECK --interval=1m --retries=3 CMD true"],
             json!({"Healthcheck": {"Test": ["CMD-SHELL", "true"], "Interval": 60_000_000_000_i64, "Retries": 3}})),

@@ -1,9 +1,12 @@
 //! Go's `path.Match`: `*` and `?` stop at slashes, `[a-z]` and `[^a-z]` are sets, `\` escapes.
 
-use crate::ImageError;
+/// A pattern that is none, in the words of Go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("syntax error in pattern")]
+pub struct BadPattern;
 
 /// Whether the whole of `text` matches.
-pub(crate) fn matches(pattern: &str, text: &str) -> Result<bool, ImageError> {
+pub fn matches(pattern: &str, text: &str) -> Result<bool, BadPattern> {
     let pattern: Vec<char> = pattern.chars().collect();
     let text: Vec<char> = text.chars().collect();
     // Reads the pattern once to its end, so that a bad one is refused whatever the text is.
@@ -11,11 +14,11 @@ pub(crate) fn matches(pattern: &str, text: &str) -> Result<bool, ImageError> {
     Ok(run(&pattern, &text))
 }
 
-fn check(mut pattern: &[char]) -> Result<(), ImageError> {
+fn check(mut pattern: &[char]) -> Result<(), BadPattern> {
     while let Some(&c) = pattern.first() {
         pattern = match c {
-            '[' => set(&pattern[1..]).ok_or(ImageError::BadPattern)?.1,
-            '\\' => pattern.get(2..).ok_or(ImageError::BadPattern)?,
+            '[' => set(&pattern[1..]).ok_or(BadPattern)?.1,
+            '\\' => pattern.get(2..).ok_or(BadPattern)?,
             _ => &pattern[1..],
         };
     }
@@ -72,19 +75,21 @@ fn one<'a>(pattern: &'a [char], text: &'a [char]) -> Step<'a> {
     if hit { Step::Next(rest, &text[1..]) } else { Step::Fail }
 }
 
-struct Set {
+/// The characters between `[` and `]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Set {
     negated: bool,
     ranges: Vec<(char, char)>,
 }
 
 impl Set {
-    fn contains(&self, c: char) -> bool {
+    pub(crate) fn contains(&self, c: char) -> bool {
         self.ranges.iter().any(|&(low, high)| (low..=high).contains(&c)) != self.negated
     }
 }
 
 /// Reads a set after its `[`; `None` when it is malformed.
-fn set(mut rest: &[char]) -> Option<(Set, &[char])> {
+pub(crate) fn set(mut rest: &[char]) -> Option<(Set, &[char])> {
     let negated = rest.first() == Some(&'^');
     if negated {
         rest = &rest[1..];

@@ -2,10 +2,10 @@
 
 use std::net::IpAddr;
 
-use super::ChangesError;
+use crate::SyntaxError;
 
 /// The container's ports as `80/tcp`.
-pub(super) fn parse(spec: &str) -> Result<Vec<String>, ChangesError> {
+pub(crate) fn parse(spec: &str) -> Result<Vec<String>, SyntaxError> {
     let mut parts = spec.rsplitn(3, ':');
     let container = parts.next().unwrap_or_default();
     let host = parts.next().unwrap_or_default();
@@ -13,23 +13,23 @@ pub(super) fn parse(spec: &str) -> Result<Vec<String>, ChangesError> {
 
     let (range, proto) = container.split_once('/').unwrap_or((container, ""));
     if range.is_empty() {
-        return Err(ChangesError::NoPort { text: spec.to_owned() });
+        return Err(SyntaxError::NoPort { text: spec.to_owned() });
     }
     let proto = if proto.is_empty() { "tcp".to_owned() } else { proto.to_lowercase() };
     if !matches!(proto.as_str(), "tcp" | "udp" | "sctp") {
-        return Err(ChangesError::Protocol { proto });
+        return Err(SyntaxError::Protocol { proto });
     }
     let plain = address.strip_prefix('[').and_then(|a| a.strip_suffix(']')).unwrap_or(address);
     if !plain.is_empty() && plain.parse::<IpAddr>().is_err() {
-        return Err(ChangesError::HostAddress { text: plain.to_owned() });
+        return Err(SyntaxError::HostAddress { text: plain.to_owned() });
     }
     let (start, end) =
-        parse_range(range).ok_or_else(|| ChangesError::ContainerPort { text: range.to_owned() })?;
+        parse_range(range).ok_or_else(|| SyntaxError::ContainerPort { text: range.to_owned() })?;
     if !host.is_empty() {
         let (host_start, host_end) =
-            parse_range(host).ok_or_else(|| ChangesError::HostPort { text: host.to_owned() })?;
+            parse_range(host).ok_or_else(|| SyntaxError::HostPort { text: host.to_owned() })?;
         if start != end && end - start != host_end - host_start {
-            return Err(ChangesError::PortRanges {
+            return Err(SyntaxError::PortRanges {
                 container: range.to_owned(),
                 host: host.to_owned(),
             });
