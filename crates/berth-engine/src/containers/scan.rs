@@ -121,17 +121,35 @@ pub(crate) fn kick(engine: &Engine, container: &Arc<Container>) {
 }
 
 fn measure(engine: &Engine, container: &Container) {
-    let begun = Instant::now();
-    let size = match engine.layers().measure_rw(container.id()) {
-        Ok(size) => Some(i64::try_from(size).unwrap_or(i64::MAX)),
+    let mut walk = Walk::new(&container.scan);
+    match engine.layers().measure_rw(container.id()) {
+        Ok(size) => walk.size = Some(i64::try_from(size).unwrap_or(i64::MAX)),
         // Most likely removed meanwhile.
         Err(error) => {
             let error = berth_types::kind::chain(&error);
             tracing::debug!(container = %container.id(), error, "not measured");
-            None
         }
-    };
-    container.scan.finish(size, begun.elapsed(), Instant::now());
+    }
+}
+
+/// A measurement under way. It ends with this, also when the walk panics: whoever waits for it is
+/// told, and the next one who asks measures again.
+struct Walk<'a> {
+    scan: &'a Scan,
+    begun: Instant,
+    size: Option<i64>,
+}
+
+impl<'a> Walk<'a> {
+    fn new(scan: &'a Scan) -> Self {
+        Self { scan, begun: Instant::now(), size: None }
+    }
+}
+
+impl Drop for Walk<'_> {
+    fn drop(&mut self) {
+        self.scan.finish(self.size, self.begun.elapsed(), Instant::now());
+    }
 }
 
 /// What a running container has written, as far as it is known by `deadline`; nothing is 0.
@@ -180,6 +198,19 @@ mod tests {
         scan.reset(Some(3));
         assert_eq!(scan.wait(now), Some(3));
         assert!(scan.begin(now));
+    }
+
+    #[test]
+    fn a_walk_that_panics_is_over() {
+        let (scan, now) = (Scan::default(), Instant::now());
+        assert!(scan.begin(now));
+        let walked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            let _walk = Walk::new(&scan);
+            panic!("a bug in the walk");
+        }));
+        assert!(walked.is_err());
+        assert_eq!(scan.wait(now + Duration::from_hours(1)), None, "nobody waits for it");
+        assert!(scan.begin(now + OLDEST * 2), "and it is measured again");
     }
 
     #[test]
