@@ -8,7 +8,9 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
 use berth_sys::copy::Method;
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat, Timespec, Timestamps, Uid, XattrFlags};
+use rustix::fs::{
+    AtFlags, FileType, Mode, OFlags, ResolveFlags, Stat, Timespec, Timestamps, Uid, XattrFlags,
+};
 use rustix::io::Errno;
 
 use crate::changes::{CAPABILITY, xattr};
@@ -54,11 +56,50 @@ pub fn links(from: &Root, to: &Root) -> Result<(), CopyError> {
     Copier::new(to, Xattrs::All, Files::Link).run(from)
 }
 
+/// Copies several trees of one file system so that they are as they were: hard links between them,
+/// sockets and directories that hide what is below them too. What is mounted in them is left out, and
+/// what disappears meanwhile is no error.
+pub struct Mirror<'a>(Copier<'a>);
+
+impl<'a> Mirror<'a> {
+    /// Everything is copied below `to`.
+    pub fn new(to: &'a Root) -> Self {
+        Self(Copier::new(to, Xattrs::Upper, Files::Mirror))
+    }
+
+    /// Copies what is in the directory `from` into the existing one at `place`, a path below the
+    /// target, and its own metadata. Gives the bytes copied.
+    pub fn tree(&mut self, from: &Root, place: &Path) -> Result<u64, CopyError> {
+        let copier = &mut self.0;
+        place.clone_into(&mut copier.path);
+        let open = |path: &Path| {
+            copier.target.open_dir(path).map_err(|source| CopyError {
+                action: "open",
+                path: path.to_owned(),
+                source,
+            })
+        };
+        let to = open(place)?;
+        let stat = rustix::fs::fstat(from.fd()).map_err(copier.failed("look at"))?;
+        let before = copier.bytes;
+        copier.below(from.fd(), to.fd(), 0)?;
+        copier.metadata(from.fd(), to.fd(), &stat)?;
+        Ok(copier.bytes - before)
+    }
+}
+
+impl std::fmt::Debug for Mirror<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Mirror").finish_non_exhaustive()
+    }
+}
+
 /// How what is not a directory gets into the new tree.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Files {
     Copy,
     Link,
+    Mirror,
 }
 
 struct Copier<'a> {
@@ -130,8 +171,10 @@ impl<'a> Copier<'a> {
         name: &[u8],
         depth: usize,
     ) -> Result<(), CopyError> {
-        let stat = rustix::fs::statat(from, name, AtFlags::SYMLINK_NOFOLLOW)
-            .map_err(self.failed("look at"))?;
+        let stat = match rustix::fs::statat(from, name, AtFlags::SYMLINK_NOFOLLOW) {
+            Err(Errno::NOENT) if self.files == Files::Mirror => return Ok(()),
+            other => other.map_err(self.failed("look at"))?,
+        };
         let kind = FileType::from_raw_mode(stat.st_mode);
         if kind != FileType::Directory && self.files == Files::Link {
             match rustix::fs::linkat(from, name, to, name, AtFlags::empty()) {
@@ -143,7 +186,13 @@ impl<'a> Copier<'a> {
         if kind != FileType::Directory && stat.st_nlink > 1 {
             let key = (stat.st_dev, stat.st_ino);
             if let Some(first) = self.links.get(&key) {
-                return self.link(first, to, name);
+                match self.link(first, to, name) {
+                    // It had disappeared before it was copied.
+                    Err(error)
+                        if self.files == Files::Mirror
+                            && error.source.kind() == io::ErrorKind::NotFound => {}
+                    linked => return linked,
+                }
             }
             self.links.insert(key, self.path.clone());
         }
@@ -157,6 +206,7 @@ impl<'a> Copier<'a> {
                 self.metadata_at(to, name, &stat)
             }
             // A socket is only a name here; like Docker, a pipe takes its place.
+            FileType::Socket if self.files == Files::Mirror => self.node(to, name, kind, 0, &stat),
             FileType::Fifo | FileType::Socket => self.node(to, name, FileType::Fifo, 0, &stat),
             kind => self.node(to, name, kind, stat.st_rdev, &stat),
         }
@@ -180,10 +230,21 @@ impl<'a> Copier<'a> {
         depth: usize,
     ) -> Result<(), CopyError> {
         let open = |dir| rustix::fs::openat(dir, name, READ_DIR, Mode::empty());
-        rustix::fs::mkdirat(to, name, Mode::from_raw_mode(0o700)).map_err(self.failed("create"))?;
+        let mut is_mounted = false;
+        if self.files == Files::Mirror {
+            let no_mount = ResolveFlags::NO_XDEV;
+            match rustix::fs::openat2(from, name, READ_DIR, Mode::empty(), no_mount) {
+                Err(Errno::NOENT) => return Ok(()),
+                Err(Errno::XDEV) => is_mounted = true,
+                other => drop(other.map_err(self.failed("open"))?),
+            }
+        }
         let source = open(from).map_err(self.failed("open"))?;
+        rustix::fs::mkdirat(to, name, Mode::from_raw_mode(0o700)).map_err(self.failed("create"))?;
         let target = open(to).map_err(self.failed("open the copy of"))?;
-        self.below(source.as_fd(), target.as_fd(), depth + 1)?;
+        if !is_mounted {
+            self.below(source.as_fd(), target.as_fd(), depth + 1)?;
+        }
         self.metadata(source.as_fd(), target.as_fd(), stat)
     }
 
@@ -197,8 +258,10 @@ impl<'a> Copier<'a> {
         let common = OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let read = common | OFlags::RDONLY | OFlags::NONBLOCK;
         let write = common | OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL;
-        let source =
-            rustix::fs::openat(from, name, read, Mode::empty()).map_err(self.failed("open"))?;
+        let source = match rustix::fs::openat(from, name, read, Mode::empty()) {
+            Err(Errno::NOENT) if self.files == Files::Mirror => return Ok(()),
+            other => other.map_err(self.failed("open"))?,
+        };
         let target = rustix::fs::openat(to, name, write, Mode::from_raw_mode(0o600))
             .map_err(self.failed("create"))?;
         if stat.st_size > 0 {

@@ -10,6 +10,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod allocated;
 pub mod apply;
 pub mod atomic;
 pub mod changes;

@@ -66,3 +66,62 @@ fn a_tree_of_links_shares_all_but_its_directories() {
     assert_eq!(std::fs::read_to_string(from.path().join("d/f")).unwrap(), "content");
     assert_eq!(std::fs::read_to_string(to.path().join("d/g")).unwrap(), "content");
 }
+
+#[test]
+fn a_mirror_keeps_links_between_trees_and_sockets() {
+    let from = tempfile::tempdir().unwrap();
+    let to = tempfile::tempdir().unwrap();
+    for name in ["one", "two"] {
+        std::fs::create_dir(from.path().join(name)).unwrap();
+        std::fs::create_dir(to.path().join(name)).unwrap();
+    }
+    std::fs::File::create(from.path().join("one/f")).unwrap();
+    std::fs::hard_link(from.path().join("one/f"), from.path().join("two/g")).unwrap();
+    drop(std::os::unix::net::UnixListener::bind(from.path().join("two/s")).unwrap());
+    let target = Root::open(to.path()).unwrap();
+    let mut mirror = Mirror::new(&target);
+    for name in ["one", "two"] {
+        let tree = Root::open(&from.path().join(name)).unwrap();
+        mirror.tree(&tree, Path::new(name)).unwrap();
+    }
+    assert_eq!(listing(from.path()), listing(to.path()));
+    let stat = |name: &str| std::fs::symlink_metadata(to.path().join(name)).unwrap();
+    assert_eq!(stat("one/f").ino(), stat("two/g").ino());
+    let is_socket = FileType::from_raw_mode(stat("two/s").mode()) == FileType::Socket;
+    assert!(is_socket);
+}
+
+#[test]
+fn root_a_mirror_leaves_out_what_is_mounted_and_keeps_what_hides() {
+    if !testkit::is_root() {
+        testkit::skip("root_a_mirror_leaves_out_what_is_mounted_and_keeps_what_hides", "root");
+        return;
+    }
+    let from = tempfile::tempdir_in("/var/tmp").unwrap();
+    let to = tempfile::tempdir_in("/var/tmp").unwrap();
+    let outside = tempfile::tempdir_in("/var/tmp").unwrap();
+    std::fs::File::create(outside.path().join("outside")).unwrap();
+    for name in ["mounted", "opaque"] {
+        std::fs::create_dir(from.path().join(name)).unwrap();
+    }
+    let whiteout = from.path().join("gone");
+    let mode = Mode::from_raw_mode(0);
+    rustix::fs::mknodat(rustix::fs::CWD, &whiteout, FileType::CharacterDevice, mode, 0).unwrap();
+    let opaque = std::fs::File::open(from.path().join("opaque")).unwrap();
+    for (name, value) in [(OPAQUE, "y"), ("trusted.overlay.origin", "x"), ("user.own", "z")] {
+        rustix::fs::fsetxattr(&opaque, name, value.as_bytes(), XattrFlags::empty()).unwrap();
+    }
+    let mirrored = berth_sys::mountns::within_private(|| {
+        let (source, target) = (outside.path(), from.path().join("mounted"));
+        rustix::mount::mount_bind(source, target).unwrap();
+        let (source, target) = (Root::open(from.path()).unwrap(), Root::open(to.path()).unwrap());
+        Mirror::new(&target).tree(&source, Path::new("."))
+    });
+    mirrored.unwrap().unwrap();
+    assert_eq!(std::fs::read_dir(to.path().join("mounted")).unwrap().count(), 0);
+    let gone = std::fs::symlink_metadata(to.path().join("gone")).unwrap();
+    assert_eq!((gone.rdev(), FileType::from_raw_mode(gone.mode())), (0, FileType::CharacterDevice));
+    let opaque = std::fs::File::open(to.path().join("opaque")).unwrap();
+    let has = |name: &str| xattr(opaque.as_fd(), name).unwrap().is_some();
+    assert_eq!([OPAQUE, "trusted.overlay.origin", "user.own"].map(has), [true, false, true]);
+}
