@@ -97,6 +97,24 @@ impl Db {
         result
     }
 
+    /// Writes a copy of the whole database to the new file `to`, as it is once `prepare` is committed:
+    /// nothing else is written in between. Other writers wait.
+    pub fn snapshot<T, E: From<DbError>>(
+        &self,
+        to: &Path,
+        prepare: impl FnOnce(&Tx<'_>) -> Result<T, E>,
+    ) -> Result<T, E> {
+        let mut writer = lock(&self.writer);
+        let tx = writer
+            .transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)
+            .map_err(DbError::from)?;
+        let value = prepare(&tx)?;
+        tx.commit().map_err(DbError::from)?;
+        let to = to.to_string_lossy();
+        writer.execute("VACUUM INTO ?1", [&*to]).map_err(DbError::from)?;
+        Ok(value)
+    }
+
     /// Where the file is.
     pub fn path(&self) -> &Path {
         &self.path

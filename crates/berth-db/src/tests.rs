@@ -71,3 +71,21 @@ fn a_file_that_is_no_database_is_refused() {
     std::io::Write::write_all(&mut file, &[b'x'; 4096]).unwrap();
     assert!(Db::open(&path, &[&ONE]).is_err());
 }
+
+#[test]
+fn a_snapshot_is_the_database_at_that_moment() {
+    let dir = tempfile::tempdir().unwrap();
+    let db = Db::open(&dir.path().join("berth.db"), &[&ONE]).unwrap();
+    insert(&db, "before").unwrap();
+    let copy = dir.path().join("copy.db");
+    db.snapshot(&copy, |tx| {
+        tx.execute("INSERT INTO one (a) VALUES ('with')", [])?;
+        Ok::<_, DbError>(())
+    })
+    .unwrap();
+    insert(&db, "later").unwrap();
+    let again = db.snapshot(&copy, |_| Ok::<_, DbError>(()));
+    assert!(again.is_err(), "nothing is written over");
+    assert_eq!(values(&Db::open(&copy, &[&ONE]).unwrap()), ["before", "with"]);
+    assert_eq!(values(&db), ["before", "later", "with"]);
+}

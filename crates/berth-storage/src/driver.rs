@@ -66,6 +66,23 @@ pub trait StorageDriver: Debug + Send + Sync {
     fn set_aside(&self, id: &LayerId, lost_and_found: &Path) -> Result<PathBuf, StorageError>;
     /// The short way for drivers that keep each layer's own changes in a directory.
     fn native(&self) -> Option<&dyn NativeDiff>;
+    /// What mending and copying take, of drivers that can be mended and copied layer by layer.
+    fn upkeep(&self) -> Option<&dyn Upkeep> {
+        None
+    }
+}
+
+/// Drivers whose layers can be put in each other's place.
+pub trait Upkeep: Send + Sync {
+    /// Puts the content of `new`, a committed layer, in the place of `id`, at one stroke and durably,
+    /// so that whatever stands on `id` stands on it. What was at `id` is at `new` from then on;
+    /// nothing is, when nothing was.
+    ///
+    /// A driver that [applies natively](StorageDriver::native) may have to be told again what stands
+    /// on `id` when nothing was there.
+    fn replace(&self, id: &LayerId, new: &LayerId) -> Result<(), StorageError>;
+    /// The directory with everything that the driver keeps of the layer, whether it is there or not.
+    fn place(&self, id: &LayerId) -> PathBuf;
 }
 
 /// Drivers that keep a layer's changes apart from its parent's content (the overlay family).

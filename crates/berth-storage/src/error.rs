@@ -33,6 +33,14 @@ pub enum StorageError {
     SeveralPrior { root: PathBuf, names: Vec<&'static str> },
     #[error("No supported storage backend found")]
     NoneFound,
+    #[error("layers of the storage driver {driver} cannot be copied by this version of berth")]
+    CannotCopy { driver: String },
+    #[error(
+        "layers of the storage driver btrfs can only be copied to btrfs, and {} is on another file \
+         system",
+        .path.display()
+    )]
+    NotBtrfs { path: PathBuf },
     #[error("max depth exceeded")]
     MaxDepth,
     #[error("layer {id} does not exist in driver {driver}")]
@@ -68,10 +76,12 @@ impl StorageError {
 impl Classify for StorageError {
     fn kind(&self) -> ErrorKind {
         match self {
-            Self::Option(_) => ErrorKind::InvalidParameter,
+            Self::Option(_) | Self::NotBtrfs { .. } => ErrorKind::InvalidParameter,
             Self::UnknownLayer { .. } => ErrorKind::NotFound,
             Self::LayerExists { .. } | Self::ReadOnly { .. } => ErrorKind::Conflict,
-            Self::NotBuilt { .. } | Self::MountLabel => ErrorKind::NotImplemented,
+            Self::NotBuilt { .. } | Self::MountLabel | Self::CannotCopy { .. } => {
+                ErrorKind::NotImplemented
+            }
             Self::NotSupported
             | Self::Prerequisites
             | Self::BackingFs

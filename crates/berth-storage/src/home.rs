@@ -151,6 +151,17 @@ impl Home {
         Ok(None)
     }
 
+    /// Puts `new` in the place of `id`; what was there, if anything, takes the other name.
+    pub(crate) fn replace(&self, id: &LayerId, new: &LayerId) -> Result<(), StorageError> {
+        let (from, to) = (self.layer(new), self.layer(id));
+        match renameat_with(CWD, &from, CWD, &to, RenameFlags::EXCHANGE) {
+            Err(Errno::NOENT) => renameat_with(CWD, &from, CWD, &to, RenameFlags::NOREPLACE),
+            other => other,
+        }
+        .map_err(io_at("rename", from))?;
+        berth_fs::atomic::sync_dir(&self.dir).map_err(io_at("sync", &self.dir))
+    }
+
     /// What was detached, by layer and path.
     pub(crate) fn detached(&self) -> Result<Vec<(LayerId, PathBuf)>, StorageError> {
         self.marked(REMOVING)

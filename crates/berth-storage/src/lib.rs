@@ -21,13 +21,14 @@ pub mod select;
 mod stack;
 #[cfg(any(test, feature = "testing"))]
 pub mod suite;
+pub mod transfer;
 #[cfg(any(test, feature = "testing"))]
 pub mod twin;
 pub mod vfs;
 
 pub use driver::{
     Access, CreateOptions, LayerState, MountPlan, NativeDiff, Prepared, StorageDriver, Teardown,
-    Whiteouts,
+    Upkeep, Whiteouts,
 };
 pub use error::StorageError;
 pub use mounted::Mounted;

@@ -25,7 +25,7 @@ use crate::error::io_at;
 use crate::home::{Home, PRIVATE, clear_mount_point, make_dir, new_dir};
 use crate::{
     Access, CreateOptions, LayerState, MountPlan, NativeDiff, Prepared, StorageDriver,
-    StorageError, Teardown,
+    StorageError, Teardown, Upkeep,
 };
 
 /// The name it gives itself.
@@ -206,5 +206,19 @@ impl StorageDriver for BlockTwin {
 
     fn native(&self) -> Option<&dyn NativeDiff> {
         None
+    }
+
+    fn upkeep(&self) -> Option<&dyn Upkeep> {
+        Some(self)
+    }
+}
+
+impl Upkeep for BlockTwin {
+    fn replace(&self, id: &LayerId, new: &LayerId) -> Result<(), StorageError> {
+        self.home.replace(id, new)
+    }
+
+    fn place(&self, id: &LayerId) -> PathBuf {
+        self.home.layer(id)
     }
 }

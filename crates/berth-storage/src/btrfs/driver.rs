@@ -13,7 +13,9 @@ use super::layout::{Quotas, SUBVOLUMES, is_committed, set_committed};
 use crate::error::io_at;
 use crate::home::{Home, PRIVATE, make_dir};
 use crate::options::{key_value, parse_size};
-use crate::{Access, CreateOptions, LayerState, NativeDiff, Prepared, StorageDriver, StorageError};
+use crate::{
+    Access, CreateOptions, LayerState, NativeDiff, Prepared, StorageDriver, StorageError, Upkeep,
+};
 
 pub(crate) const NAME: &str = "btrfs";
 
@@ -230,6 +232,20 @@ impl StorageDriver for Btrfs {
 
     fn native(&self) -> Option<&dyn NativeDiff> {
         None
+    }
+
+    fn upkeep(&self) -> Option<&dyn Upkeep> {
+        Some(self)
+    }
+}
+
+impl Upkeep for Btrfs {
+    fn replace(&self, id: &LayerId, new: &LayerId) -> Result<(), StorageError> {
+        self.home.replace(id, new)
+    }
+
+    fn place(&self, id: &LayerId) -> PathBuf {
+        self.home.layer(id)
     }
 }
 

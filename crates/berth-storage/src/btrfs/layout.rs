@@ -15,7 +15,7 @@ use crate::error::io_at;
 use crate::home::make_dir;
 
 pub(super) const SUBVOLUMES: &str = "subvolumes";
-const QUOTAS: &str = "quotas";
+pub(super) const QUOTAS: &str = "quotas";
 
 /// The sizes that containers' layers were given.
 #[derive(Debug)]

@@ -19,5 +19,7 @@ mod layout;
 mod recover;
 #[cfg(test)]
 mod tests;
+mod transfer;
 
 pub use driver::Btrfs;
+pub(crate) use transfer::{discard, transfer};

@@ -15,7 +15,7 @@ use crate::options::key_value;
 use crate::stack::{Stack, View};
 use crate::{
     Access, CreateOptions, LayerState, MountPlan, Mounted, NativeDiff, Prepared, StorageDriver,
-    StorageError, Teardown,
+    StorageError, Teardown, Upkeep,
 };
 
 pub(crate) const NAME: &str = "fuse-overlayfs";
@@ -156,6 +156,10 @@ impl StorageDriver for FuseOverlayfs {
     }
 
     fn native(&self) -> Option<&dyn NativeDiff> {
+        Some(&self.stack)
+    }
+
+    fn upkeep(&self) -> Option<&dyn Upkeep> {
         Some(&self.stack)
     }
 }

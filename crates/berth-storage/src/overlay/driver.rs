@@ -18,6 +18,7 @@ use crate::options::key_value;
 use crate::overlayfs::{Overlayfs, Parts};
 use crate::{
     Access, CreateOptions, LayerState, NativeDiff, Prepared, StorageDriver, StorageError, Teardown,
+    Upkeep,
 };
 
 pub(crate) const NAME: &str = "overlay";
@@ -212,6 +213,20 @@ impl StorageDriver for Overlay {
 
     fn native(&self) -> Option<&dyn NativeDiff> {
         None
+    }
+
+    fn upkeep(&self) -> Option<&dyn Upkeep> {
+        Some(self)
+    }
+}
+
+impl Upkeep for Overlay {
+    fn replace(&self, id: &LayerId, new: &LayerId) -> Result<(), StorageError> {
+        self.home.replace(id, new)
+    }
+
+    fn place(&self, id: &LayerId) -> PathBuf {
+        self.home.layer(id)
     }
 }
 

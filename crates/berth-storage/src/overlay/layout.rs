@@ -15,7 +15,7 @@ pub(super) const UPPER: &str = "upper";
 pub(super) const WORK: &str = "work";
 pub(super) const MERGED: &str = "merged";
 pub(super) const LOWER_ID: &str = "lower-id";
-const COMMITTED: &str = "committed";
+pub(super) const COMMITTED: &str = "committed";
 
 /// What a layer's directory holds.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -26,5 +26,7 @@ mod layout;
 mod recover;
 #[cfg(test)]
 mod tests;
+mod transfer;
 
 pub use driver::Overlay;
+pub(crate) use transfer::transfer;

@@ -11,6 +11,7 @@ use crate::quota::Quotas;
 use crate::stack::{Stack, View};
 use crate::{
     Access, CreateOptions, LayerState, NativeDiff, Prepared, StorageDriver, StorageError, Teardown,
+    Upkeep,
 };
 
 pub(crate) const NAME: &str = "overlay2";
@@ -119,6 +120,10 @@ impl StorageDriver for Overlay2 {
     }
 
     fn native(&self) -> Option<&dyn NativeDiff> {
+        Some(&self.stack)
+    }
+
+    fn upkeep(&self) -> Option<&dyn Upkeep> {
         Some(&self.stack)
     }
 }

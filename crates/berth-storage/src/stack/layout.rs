@@ -5,6 +5,7 @@ use std::io::{self, Write as _};
 use std::os::unix::fs::{OpenOptionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 
+use berth_fs::atomic::{self, Durability};
 use berth_types::LayerId;
 
 use crate::StorageError;
@@ -73,6 +74,13 @@ pub(super) fn read_link_file(layer: &Path) -> Result<Option<ShortName>, StorageE
     Ok(read(&layer.join(LINK))?.and_then(|text| ShortName::parse(&text)))
 }
 
+/// Gives a layer another short name.
+pub(super) fn rewrite_link_file(layer: &Path, name: &ShortName) -> Result<(), StorageError> {
+    let path = layer.join(LINK);
+    atomic::write_with(&path, name.as_str().as_bytes(), 0o644, Durability::Synced)
+        .map_err(io_at("write", path))
+}
+
 /// The short names in a layer's `lower` file, nearest first; `None` when there is no file.
 pub(super) fn read_lower_file(
     id: &LayerId,
@@ -127,6 +135,28 @@ pub(super) fn resolve(home: &Home, name: &ShortName) -> Result<PathBuf, StorageE
 pub(super) fn make_link(home: &Home, name: &ShortName, id: &LayerId) -> Result<(), StorageError> {
     let link = home.dir().join(name.relative());
     symlink(link_target(id), &link).map_err(io_at("create", link))
+}
+
+/// Makes `l/<name>` point to the layer, whatever it pointed to.
+pub(super) fn remake_link(home: &Home, name: &ShortName, id: &LayerId) -> Result<(), StorageError> {
+    let link = home.dir().join(name.relative());
+    // Nobody lists names that are no short names.
+    let staged = home.dir().join(LINKS).join(format!("{}{id}", atomic::TEMPORARY_PREFIX));
+    match fs::remove_file(&staged) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            return Err(io_at("remove", staged)(error));
+        }
+        _ => {}
+    }
+    symlink(link_target(id), &staged).map_err(io_at("create", &staged))?;
+    fs::rename(&staged, &link).map_err(io_at("rename to", link))
+}
+
+/// The layer that `l/<name>` points to.
+pub(super) fn linked(home: &Home, name: &ShortName) -> Option<LayerId> {
+    let target = fs::read_link(home.dir().join(name.relative())).ok()?;
+    let id = target.parent()?.file_name()?.to_str()?;
+    LayerId::parse(id).ok()
 }
 
 /// Removes `l/<name>` if it points to this layer.

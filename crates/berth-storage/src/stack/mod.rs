@@ -19,6 +19,7 @@
 
 mod layout;
 mod recover;
+mod transfer;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -30,11 +31,12 @@ use berth_types::LayerId;
 use crate::error::io_at;
 use crate::home::{Home, PRIVATE, clear_mount_point, make_dir, new_dir};
 use crate::quota::SizeLimit;
-use crate::{Access, LayerState, NativeDiff, StorageError, Whiteouts};
+use crate::{Access, LayerState, NativeDiff, StorageError, Upkeep, Whiteouts};
 
 use layout::{COMMITTED, DIFF, LINK, LINKS, LOWER, MERGED, WORK, lower_text};
 
 pub(crate) use layout::ShortName;
+pub(crate) use transfer::transfer;
 
 /// The layers below one home directory.
 #[derive(Debug)]
@@ -216,6 +218,28 @@ impl NativeDiff for Stack {
 
     fn stand_on(&self, id: &LayerId, parent: Option<&LayerId>) -> Result<(), StorageError> {
         self.mend(id, parent)
+    }
+}
+
+impl Upkeep for Stack {
+    /// The short name stays with the place.
+    fn replace(&self, id: &LayerId, new: &LayerId) -> Result<(), StorageError> {
+        self.home.check(new)?;
+        let (old, own) = (self.home.layer(id), self.home.layer(new));
+        let short = match layout::read_link_file(&old)? {
+            None => self.find_link(id)?,
+            some => some,
+        };
+        if let Some(short) = short {
+            // Before the stroke: from then on this is the place's file.
+            layout::rewrite_link_file(&own, &short)?;
+        }
+        self.home.replace(id, new)?;
+        self.mend_link(id)
+    }
+
+    fn place(&self, id: &LayerId) -> PathBuf {
+        self.home.layer(id)
     }
 }
 

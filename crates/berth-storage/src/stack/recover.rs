@@ -4,11 +4,11 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
-use berth_fs::atomic::{self, Durability};
+use berth_fs::atomic;
 use berth_types::LayerId;
 
 use super::Stack;
-use super::layout::{self, DIFF, LINK, LOWER, MERGED, ShortName, WORK, lower_text};
+use super::layout::{self, DIFF, LOWER, MERGED, ShortName, WORK, lower_text};
 use crate::StorageError;
 use crate::delete::delete_tree;
 use crate::error::io_at;
@@ -56,8 +56,17 @@ impl Stack {
     /// Removes the short name of a layer whose directory is now at `dir`.
     pub(super) fn drop_link(&self, id: &LayerId, dir: &Path) -> Result<(), StorageError> {
         match layout::read_link_file(dir)? {
-            Some(name) => layout::remove_link(&self.home, &name, id),
-            None => Ok(()),
+            Some(name) if layout::linked(&self.home, &name).as_ref() == Some(id) => {
+                layout::remove_link(&self.home, &name, id)
+            }
+            // It was another layer's content, see `replace`: that one keeps the name in the file.
+            Some(name) if layout::linked(&self.home, &name).is_some() => {
+                match self.find_link(id)? {
+                    Some(own) => layout::remove_link(&self.home, &own, id),
+                    None => Ok(()),
+                }
+            }
+            _ => Ok(()),
         }
     }
 
@@ -95,17 +104,23 @@ impl Stack {
     }
 
     /// Makes `link` and `l/…` of a layer agree again after a power cut.
-    fn mend_link(&self, id: &LayerId) -> Result<(), StorageError> {
+    pub(super) fn mend_link(&self, id: &LayerId) -> Result<(), StorageError> {
         let dir = self.home.layer(id);
-        if let Some(name) = layout::read_link_file(&dir)? {
+        let named = layout::read_link_file(&dir)?;
+        if let Some(name) = &named {
             let path = self.home.dir().join(name.relative());
-            return match fs::symlink_metadata(&path) {
-                Ok(_) => Ok(()),
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                    layout::make_link(&self.home, &name, id)
+            match fs::symlink_metadata(&path) {
+                Ok(_) if layout::linked(&self.home, name).as_ref() == Some(id) => return Ok(()),
+                Ok(_) if !self.is_of_another(name, id)? => {
+                    return layout::remake_link(&self.home, name, id);
                 }
-                Err(error) => Err(io_at("look at", path)(error)),
-            };
+                // Two layers have the name, and one may keep it.
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                    return layout::make_link(&self.home, name, id);
+                }
+                Err(error) => return Err(io_at("look at", path)(error)),
+            }
         }
         let diff = dir.join(DIFF);
         if !diff.try_exists().map_err(io_at("look at", &diff))? {
@@ -116,17 +131,25 @@ impl Stack {
             Some(name) => name,
             None => ShortName::random(),
         };
-        let link = dir.join(LINK);
-        atomic::write_with(&link, name.as_str().as_bytes(), 0o644, Durability::Synced)
-            .map_err(io_at("write", link))?;
+        layout::rewrite_link_file(&dir, &name)?;
         if self.find_link(id)?.is_none() {
             layout::make_link(&self.home, &name, id)?;
         }
         Ok(())
     }
 
+    /// Whether the short name points to another layer that says that it is its own.
+    fn is_of_another(&self, name: &ShortName, id: &LayerId) -> Result<bool, StorageError> {
+        match layout::linked(&self.home, name) {
+            Some(other) if other != *id => {
+                Ok(layout::read_link_file(&self.home.layer(&other))?.as_ref() == Some(name))
+            }
+            _ => Ok(false),
+        }
+    }
+
     /// The short name that points to the layer.
-    fn find_link(&self, id: &LayerId) -> Result<Option<ShortName>, StorageError> {
+    pub(super) fn find_link(&self, id: &LayerId) -> Result<Option<ShortName>, StorageError> {
         let links = self.home.dir().join(layout::LINKS);
         for entry in fs::read_dir(&links).map_err(io_at("list", &links))? {
             let entry = entry.map_err(io_at("list", &links))?;

@@ -7,7 +7,7 @@ use std::path::Path;
 use berth_types::{Classify as _, ErrorKind};
 
 use super::{Open, content, files_in, id, layer, listed, rw, same, write};
-use crate::{Access, LayerState, Mounted};
+use crate::{Access, CreateOptions, LayerState, Mounted, StorageDriver};
 
 pub(super) fn removal_is_quick_and_reaping_deletes(open: Open<'_>, home: &Path) {
     let driver = open(home);
@@ -103,6 +103,44 @@ pub(super) fn a_layer_set_aside_keeps_every_byte(open: Open<'_>, home: &Path) {
     driver.recover(&|_| false).expect("recovery");
     let error = driver.set_aside(&base, &lost).expect_err("it is gone");
     assert_eq!(error.kind(), ErrorKind::NotFound);
+}
+
+pub(super) fn a_layer_takes_the_place_of_another(open: Open<'_>, home: &Path) {
+    let driver = open(home);
+    let Some(upkeep) = driver.upkeep() else { return };
+    let base = layer(&*driver, None, &["old"]);
+    let top = layer(&*driver, Some(&base), &["top"]);
+    let new = layer(&*driver, None, &["new"]);
+    upkeep.replace(&base, &new).expect("they change places");
+    let above = |driver: &dyn StorageDriver, below: &str| match driver.native() {
+        // The others keep what they took from below when they were made.
+        Some(_) => assert_eq!(content(driver, &top), same(&[below, "top"])),
+        None => assert_eq!(content(driver, &top), same(&["old", "top"])),
+    };
+    for driver in [&driver, &open(home)] {
+        driver.recover(&|_| false).expect("recovery");
+        assert_eq!(content(&**driver, &base), same(&["new"]));
+        assert_eq!(content(&**driver, &new), same(&["old"]));
+        above(&**driver, "new");
+    }
+    driver.set_aside(&new, &home.join("lost+found")).expect("out of the way");
+    driver.recover(&|_| false).expect("recovery");
+    above(&*driver, "new");
+    driver.create(&new, Some(&base), &CreateOptions::default()).expect("on top of it");
+    assert_eq!(content(&*driver, &new), same(&["new"]));
+
+    driver.remove(&new).expect("removed");
+    driver.remove(&base).expect("removed, whatever stands on it");
+    driver.reap().expect("and deleted");
+    let last = layer(&*driver, None, &["last"]);
+    driver.upkeep().expect("as before").replace(&base, &last).expect("a place that is empty");
+    if let Some(native) = driver.native() {
+        native.stand_on(&top, Some(&base)).expect("told again");
+    }
+    driver.recover(&|_| false).expect("recovery");
+    assert_eq!(content(&*driver, &base), same(&["last"]));
+    above(&*driver, "last");
+    assert_eq!(listed(&*driver).len(), 2);
 }
 
 pub(super) fn what_is_not_the_drivers_is_left_alone(open: Open<'_>, home: &Path) {

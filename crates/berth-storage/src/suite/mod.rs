@@ -38,6 +38,7 @@ const CASES: &[(&str, Case)] = &[
     ("reopen",  lifetime::layers_survive_reopening_and_recovery),
     ("reuse",   lifetime::an_id_is_used_again_after_a_crash),
     ("aside",   lifetime::a_layer_set_aside_keeps_every_byte),
+    ("place",   lifetime::a_layer_takes_the_place_of_another),
     ("foreign", lifetime::what_is_not_the_drivers_is_left_alone),
     ("tall",    load::a_tall_stack_is_whole_or_refused),
     ("threads", load::layers_are_made_at_the_same_time),

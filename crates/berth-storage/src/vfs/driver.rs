@@ -13,7 +13,9 @@ use crate::error::io_at;
 use crate::home::{Home, PRIVATE, make_dir};
 use crate::options::{key_value, parse_size};
 use crate::quota::{Quotas, SizeLimit};
-use crate::{Access, CreateOptions, LayerState, NativeDiff, Prepared, StorageDriver, StorageError};
+use crate::{
+    Access, CreateOptions, LayerState, NativeDiff, Prepared, StorageDriver, StorageError, Upkeep,
+};
 
 pub(crate) const NAME: &str = "vfs";
 const NO_QUOTA: &str = "Filesystem does not support, or has not enabled quotas";
@@ -155,6 +157,22 @@ impl StorageDriver for Vfs {
 
     fn native(&self) -> Option<&dyn NativeDiff> {
         None
+    }
+
+    fn upkeep(&self) -> Option<&dyn Upkeep> {
+        Some(self)
+    }
+}
+
+impl Upkeep for Vfs {
+    fn replace(&self, id: &LayerId, new: &LayerId) -> Result<(), StorageError> {
+        // First: a frozen layer must not be written to for a moment.
+        self.markers.set(id)?;
+        self.home.replace(id, new)
+    }
+
+    fn place(&self, id: &LayerId) -> PathBuf {
+        self.home.layer(id)
     }
 }
 

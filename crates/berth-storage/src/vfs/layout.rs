@@ -12,7 +12,7 @@ use crate::error::io_at;
 use crate::home::make_dir;
 
 pub(super) const DIR: &str = "dir";
-const COMMITTED: &str = "committed";
+pub(super) const COMMITTED: &str = "committed";
 
 /// The markers of frozen layers.
 #[derive(Debug)]

@@ -14,5 +14,7 @@ mod layout;
 mod recover;
 #[cfg(test)]
 mod tests;
+mod transfer;
 
 pub use driver::Vfs;
+pub(crate) use transfer::transfer;
