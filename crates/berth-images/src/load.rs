@@ -102,6 +102,7 @@ impl ImageStore {
         images: &[Planned],
         report: &mut dyn FnMut(LoadProgress),
     ) -> Result<Loaded, ImageError> {
+        self.mend_damaged(spool, images)?;
         let slots = self.missing_layers(spool, images)?;
         if slots.is_empty() {
             return self.record_loaded(None, images);
@@ -115,6 +116,29 @@ impl ImageStore {
         let chains = ingest.finish().map_err(|error| in_image(error, &slots))?;
         let tars = chains.into_iter().zip(tar_sizes).collect();
         self.record_loaded(Some((ingest, tars)), images)
+    }
+
+    /// Fills layers again that a repair found damaged and had nothing to mend with.
+    fn mend_damaged(&self, spool: &Spool, images: &[Planned]) -> Result<(), ImageError> {
+        for image in images {
+            let layers = image.config.chains().into_iter().zip(image.config.diff_ids());
+            for (index, ((chain, _), file)) in layers.zip(&image.layers).enumerate() {
+                if !self.layers.is_damaged(&chain)? {
+                    continue;
+                }
+                let blob = spool.open(file)?;
+                self.layers.mend_from(&chain, blob.reader()).map_err(|error| match error {
+                    LayerError::DiffId { expected, got, .. } => {
+                        ImageError::DiffId { layer: index, expected, got }
+                    }
+                    LayerError::Unpack { source, .. } => {
+                        ImageError::Unpack { layer: index, source }
+                    }
+                    other => other.into(),
+                })?;
+            }
+        }
+        Ok(())
     }
 
     /// The layers that must be made, parents before children, each once.

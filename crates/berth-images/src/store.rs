@@ -203,6 +203,26 @@ impl ImageStore {
         })
     }
 
+    /// How many images each driver has.
+    pub fn count_by_driver(&self) -> Result<Vec<(String, u64)>, ImageError> {
+        self.db.read(|conn| {
+            let mut statement =
+                conn.prepare("SELECT driver, count(*) FROM images GROUP BY driver")?;
+            let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get::<_, i64>(1)?)))?;
+            let counts: Vec<(String, i64)> = rows.collect::<Result<_, _>>()?;
+            Ok(counts.into_iter().map(|(name, count)| (name, count.unsigned_abs())).collect())
+        })
+    }
+
+    /// In a copy of the records: forgets what other drivers have.
+    pub fn forget_elsewhere(&self, tx: &Tx<'_>) -> Result<(), ImageError> {
+        let driver = self.layers.driver().name();
+        for table in ["tags", "image_holds", "images"] {
+            tx.execute(&format!("DELETE FROM {table} WHERE driver <> ?1"), [driver])?;
+        }
+        Ok(())
+    }
+
     /// The names of every image, sorted.
     pub fn all_references(&self) -> Result<BTreeMap<ImageId, Vec<Reference>>, ImageError> {
         self.db.read(|conn| all_references(self.at(conn)))

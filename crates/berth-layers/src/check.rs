@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use berth_fs::changes;
 use berth_fs::root::Root;
+use berth_storage::NativeDiff;
 use berth_types::kind::chain;
 use berth_types::{ChainId, ContainerId, LayerId};
 
@@ -14,7 +15,9 @@ use crate::{Layer, LayerError, LayerStore, RwLayer, TarStream, record};
 /// How closely to look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Depth {
-    /// What is there, how it hangs together, and sizes.
+    /// What is there and how it hangs together: no tree is walked.
+    Links,
+    /// Besides, sizes.
     Names,
     /// Besides, every byte of every image layer, against its digest.
     Content,
@@ -60,6 +63,8 @@ pub enum Trouble {
     Content { why: String },
     #[error("it cannot be read: {why}")]
     Unreadable { why: String },
+    #[error("an earlier repair left it: {why}")]
+    Noted { why: String },
 }
 
 /// How far a check is.
@@ -106,12 +111,17 @@ impl LayerStore {
         let total = (layers.len() + rw.len()) as u64;
         let by_chain: BTreeMap<&ChainId, &Layer> =
             layers.iter().map(|layer| (&layer.chain, layer)).collect();
+        let driver = self.driver().name();
+        let noted = self.inner().db.read(|conn| {
+            Ok::<BTreeMap<ChainId, String>, LayerError>(record::all_damage(conn, driver)?)
+        })?;
         let mut go_on = self.unknown(&layers, &rw, &present, &mut checked, report)?;
         for layer in &layers {
             if !go_on {
                 return Ok(checked);
             }
-            let found = self.look_at(layer, &by_chain, &present, depth, &mut checked);
+            let mut found = self.look_at(layer, &by_chain, &present, depth, &mut checked);
+            found.extend(noted.get(&layer.chain).map(|why| Trouble::Noted { why: why.clone() }));
             checked.layers += 1;
             go_on = self.tell_image(layer, found, &mut checked, report)?;
             go_on &= report(Progress::Layers { done: checked.layers, total });
@@ -120,18 +130,14 @@ impl LayerStore {
             if !go_on {
                 return Ok(checked);
             }
+            let found = self.look_at_rw(rw, &by_chain, &present);
             checked.containers += 1;
-            let there = [rw.mount.clone(), rw.mount.init()];
-            if let Some(missing) = there.into_iter().find(|id| !present.contains(id))
+            if let Some((layer, trouble)) = found
                 && self.rw(&rw.container)?.as_ref() == Some(rw)
             {
                 let of = Owner::Container(rw.container.clone());
                 checked.findings += 1;
-                go_on = report(Progress::Found(Finding {
-                    layer: missing,
-                    of,
-                    trouble: Trouble::Missing,
-                }));
+                go_on = report(Progress::Found(Finding { layer, of, trouble }));
             }
             go_on &= report(Progress::Layers { done: checked.layers + checked.containers, total });
         }
@@ -159,6 +165,7 @@ impl LayerStore {
             .db
             .read(|conn| Ok::<_, LayerError>(record::all_intents(conn, self.driver().name())?))?;
         known.extend(intended);
+        known.extend(self.inner().replaced().iter().cloned());
         known.extend(self.list()?.into_iter().map(|layer| layer.layer));
         known
             .extend(self.list_rw()?.into_iter().flat_map(|rw| [rw.mount.clone(), rw.mount.init()]));
@@ -190,7 +197,8 @@ impl LayerStore {
             Ok(false) | Err(LayerError::Storage(_)) => found.push(Trouble::Links),
             Err(error) => found.push(unreadable(&error)),
         }
-        match self.measure_layer(layer) {
+        let measured = if depth == Depth::Links { Ok(None) } else { self.measure_layer(layer) };
+        match measured {
             Ok(Some(measured)) if measured != layer.size => {
                 found.push(Trouble::Size { recorded: layer.size, measured });
             }
@@ -212,6 +220,28 @@ impl LayerStore {
         found
     }
 
+    /// What is wrong with a container's layers, and with which.
+    fn look_at_rw(
+        &self,
+        rw: &RwLayer,
+        all: &BTreeMap<&ChainId, &Layer>,
+        present: &BTreeSet<LayerId>,
+    ) -> Option<(LayerId, Trouble)> {
+        let (own, init) = (rw.mount.clone(), rw.mount.init());
+        if let Some(missing) = [&own, &init].into_iter().find(|id| !present.contains(id)) {
+            return Some((missing.clone(), Trouble::Missing));
+        }
+        let native = self.driver().native()?;
+        let mut below = lower_dirs(native, rw.parent.as_ref(), all);
+        for id in [init, own] {
+            if !matches!(stands_on(native, &id, &below), Ok(true)) {
+                return Some((id, Trouble::Links));
+            }
+            below.insert(0, native.diff_dir(&id));
+        }
+        None
+    }
+
     /// Whether the driver finds the layers below where the records say that they are.
     fn hangs_together(
         &self,
@@ -219,21 +249,12 @@ impl LayerStore {
         all: &BTreeMap<&ChainId, &Layer>,
     ) -> Result<bool, LayerError> {
         let Some(native) = self.driver().native() else { return Ok(true) };
-        let mut expected: Vec<PathBuf> = Vec::new();
-        let mut next = layer.parent.as_ref();
-        while let Some(parent) = next.and_then(|chain| all.get(chain)) {
-            expected.push(native.diff_dir(&parent.layer));
-            next = parent.parent.as_ref();
-        }
-        let real = |dirs: Vec<PathBuf>| -> Vec<PathBuf> {
-            dirs.into_iter().map(|dir| std::fs::canonicalize(&dir).unwrap_or(dir)).collect()
-        };
-        Ok(real(native.lower_dirs(&layer.layer)?) == real(expected))
+        stands_on(native, &layer.layer, &lower_dirs(native, layer.parent.as_ref(), all))
     }
 
     /// Bytes of the layer's own by the rule that they were recorded by; `None` where only the
     /// archive had said them.
-    fn measure_layer(&self, layer: &Layer) -> Result<Option<u64>, LayerError> {
+    pub(crate) fn measure_layer(&self, layer: &Layer) -> Result<Option<u64>, LayerError> {
         let Some(native) = self.driver().native() else { return Ok(None) };
         let path = native.diff_dir(&layer.layer);
         let root = Root::open(&path).map_err(crate::files::io_at("open", &path))?;
@@ -260,4 +281,32 @@ impl LayerStore {
         }
         Ok(true)
     }
+}
+
+/// The directories of changes from `top` down, nearest first, as the records have them.
+fn lower_dirs(
+    native: &dyn NativeDiff,
+    top: Option<&ChainId>,
+    all: &BTreeMap<&ChainId, &Layer>,
+) -> Vec<PathBuf> {
+    let mut dirs = Vec::new();
+    let mut next = top;
+    while let Some(layer) = next.and_then(|chain| all.get(chain)) {
+        dirs.push(native.diff_dir(&layer.layer));
+        next = layer.parent.as_ref();
+    }
+    dirs
+}
+
+fn stands_on(
+    native: &dyn NativeDiff,
+    id: &LayerId,
+    expected: &[PathBuf],
+) -> Result<bool, LayerError> {
+    let found = native.lower_dirs(id)?;
+    let real = |dirs: &[PathBuf]| -> Vec<PathBuf> {
+        let real = |dir: &PathBuf| std::fs::canonicalize(dir).unwrap_or_else(|_| dir.clone());
+        dirs.iter().map(real).collect()
+    };
+    Ok(found == expected || real(&found) == real(expected))
 }

@@ -24,6 +24,8 @@ pub enum LayerError {
     MaxDepth,
     #[error("invalid diffID for layer {slot}: expected \"{expected}\", got \"{got}\"")]
     DiffId { slot: usize, expected: DiffId, got: DiffId },
+    #[error("layers of the storage driver {driver} cannot be mended by berth")]
+    CannotMend { driver: &'static str },
     #[error("layer {slot} was not applied")]
     NotApplied { slot: usize },
     #[error("cannot unpack layer {slot}")]
@@ -48,6 +50,7 @@ impl Classify for LayerError {
             Self::Unpack { source, .. } => unpack_kind(source),
             Self::DiffId { .. } => ErrorKind::InvalidParameter,
             Self::OtherDriver { .. } => ErrorKind::Conflict,
+            Self::CannotMend { .. } => ErrorKind::NotImplemented,
             Self::MaxDepth
             | Self::NotApplied { .. }
             | Self::Changes { .. }

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use berth_fs::atomic;
-use berth_types::{ChainId, DiffId, Digest, LayerId};
+use berth_types::{ChainId, DiffId, Digest, LayerId, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use crate::LayerError;
@@ -95,8 +95,8 @@ impl Files {
     }
 
     /// Completes a layer's files; the caller syncs.
-    pub(crate) fn complete(&self, note: &Note) -> Result<(), LayerError> {
-        let path = self.new_dir(&note.layer_id).join(NOTE);
+    pub(crate) fn complete(&self, layer: &LayerId, note: &Note) -> Result<(), LayerError> {
+        let path = self.new_dir(layer).join(NOTE);
         let file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path);
         let file = file.map_err(io_at("create", &path))?;
         serde_json::to_writer(file, note).map_err(io_at("write", path))
@@ -132,6 +132,38 @@ impl Files {
         }
         *claims.entry(chain.clone()).or_default() += 1;
         Ok(())
+    }
+
+    /// Puts the completed files of `layer` in the place of the chain's, which are moved to
+    /// `lost_and_found` if there are any.
+    pub(crate) fn renew(
+        &self,
+        chain: &ChainId,
+        layer: &LayerId,
+        lost_and_found: &Path,
+    ) -> Result<(), LayerError> {
+        let _nobody_claims = self.claims();
+        let place = self.dir.join(chain.hex());
+        if place.try_exists().map_err(io_at("look at", &place))? {
+            Self::set_aside(chain, &place, lost_and_found)?;
+        }
+        fs::rename(self.new_dir(layer), &place).map_err(io_at("rename to", place))?;
+        self.sync_names()
+    }
+
+    /// Moves a chain's files to `lost_and_found`.
+    pub(crate) fn set_aside(
+        chain: &ChainId,
+        path: &Path,
+        lost_and_found: &Path,
+    ) -> Result<PathBuf, LayerError> {
+        let dir = lost_and_found;
+        atomic::create_dir_durable(dir, 0o700).map_err(io_at("create", dir))?;
+        let to = dir.join(format!("layers-{}-{}", chain.hex(), Timestamp::now().unix_nanos()));
+        fs::rename(path, &to).map_err(io_at("rename", path))?;
+        atomic::sync_dir(dir).map_err(io_at("sync", dir))?;
+        tracing::warn!(chain = %chain, to = %to.display(), "set aside a layer's files");
+        Ok(to)
     }
 
     /// Ends a claim. The files go when nobody else claims them and `recorded` says that there is
@@ -225,6 +257,10 @@ impl Files {
             }
         }
         Ok(found)
+    }
+
+    pub(crate) fn place(&self, chain: &ChainId) -> PathBuf {
+        self.dir.join(chain.hex())
     }
 
     fn new_dir(&self, layer: &LayerId) -> PathBuf {

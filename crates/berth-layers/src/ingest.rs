@@ -1,5 +1,7 @@
 //! Making new image layers.
 
+mod replace;
+
 use std::io::{BufWriter, Read, Write as _};
 use std::os::fd::AsFd as _;
 use std::path::PathBuf;
@@ -151,7 +153,7 @@ impl Ingest {
         }
         for (_, note) in &notes {
             self.store.driver.commit(&note.layer_id)?;
-            self.store.files.complete(note)?;
+            self.store.files.complete(&note.layer_id, note)?;
         }
         self.store.driver.sync()?;
         if !self.store.files_beside_layers(notes.first().map(|(_, note)| &note.layer_id)) {

@@ -20,6 +20,7 @@
 
 #![forbid(unsafe_code)]
 
+mod backup;
 pub mod check;
 mod error;
 mod files;
@@ -27,10 +28,12 @@ mod ingest;
 mod init;
 mod record;
 mod recover;
+pub mod repair;
 mod rw;
 mod store;
 mod tar_stream;
 
+pub use backup::Hold;
 pub use berth_fs::changes::{Change, ChangeKind};
 pub use error::LayerError;
 pub use ingest::{Applied, Ingest, NewLayer, Parent};

@@ -1,5 +1,7 @@
 //! The tables, and the statements on them.
 
+use std::collections::BTreeMap;
+
 use berth_db::sql::types::Type;
 use berth_db::{Conn, DbError, OptionalExtension as _, Row, Schema, Tx, params, sql};
 use berth_types::{ChainId, ContainerId, DiffId, LayerId, Timestamp};
@@ -7,7 +9,7 @@ use berth_types::{ChainId, ContainerId, DiffId, LayerId, Timestamp};
 use crate::{Layer, LayerError, Removed, RwLayer};
 
 /// The tables of the layer store.
-pub const SCHEMA: Schema = Schema { name: "layers", migrations: &[V1, V2] };
+pub const SCHEMA: Schema = Schema { name: "layers", migrations: &[V1, V2, V3] };
 
 /// `layers` says what a layer is, `layer_realisations` where a driver has it and how large it is
 /// there, `layer_refs` who outside this crate needs it there. Child layers and containers' layers need
@@ -73,6 +75,19 @@ INSERT INTO layer_refs_2
 DROP TABLE layer_refs;
 ALTER TABLE layer_refs_2 RENAME TO layer_refs;
 CREATE INDEX layer_refs_by_owner ON layer_refs (driver, owner);
+";
+
+/// What a repair could not mend, until a source of it turns up.
+const V3: &str = "
+CREATE TABLE layer_damage (
+    chain_id TEXT NOT NULL,
+    driver   TEXT NOT NULL,
+    trouble  TEXT NOT NULL,
+    noted    TEXT NOT NULL,
+    PRIMARY KEY (chain_id, driver),
+    FOREIGN KEY (chain_id, driver)
+        REFERENCES layer_realisations (chain_id, driver) ON DELETE CASCADE
+) WITHOUT ROWID;
 ";
 
 const LAYER: &str = "SELECT l.chain_id, l.diff_id, l.parent, r.size, r.chain_size, l.depth, \
@@ -209,6 +224,60 @@ pub(crate) fn insert(tx: &Tx<'_>, driver: &str, new: &Layer) -> Result<(), DbErr
     Ok(())
 }
 
+/// Records a layer's own size anew, and that of everything on top of it.
+pub(crate) fn set_size(tx: &Tx<'_>, driver: &str, layer: &Layer, size: u64) -> Result<(), DbError> {
+    let here = params![layer.chain.as_str(), driver, to_sql_size(size), to_sql_size(layer.size)];
+    run(
+        tx,
+        "WITH RECURSIVE above (chain_id) AS ( \
+             SELECT ?1 UNION \
+             SELECT l.chain_id FROM layers l JOIN above a ON l.parent = a.chain_id) \
+         UPDATE layer_realisations SET chain_size = chain_size + ?3 - ?4 \
+         WHERE driver = ?2 AND chain_id IN (SELECT chain_id FROM above)",
+        here,
+    )?;
+    run(
+        tx,
+        "UPDATE layer_realisations SET size = ?3 WHERE chain_id = ?1 AND driver = ?2",
+        params![layer.chain.as_str(), driver, to_sql_size(size)],
+    )?;
+    Ok(())
+}
+
+pub(crate) fn note_damage(
+    tx: &Tx<'_>,
+    driver: &str,
+    chain: &ChainId,
+    trouble: &str,
+) -> Result<(), DbError> {
+    run(
+        tx,
+        "INSERT INTO layer_damage (chain_id, driver, trouble, noted) VALUES (?1, ?2, ?3, ?4) \
+         ON CONFLICT (chain_id, driver) DO UPDATE SET trouble = excluded.trouble",
+        [chain.as_str(), driver, trouble, &Timestamp::now().to_string()],
+    )?;
+    Ok(())
+}
+
+pub(crate) fn forget_damage(tx: &Tx<'_>, driver: &str, chain: &ChainId) -> Result<(), DbError> {
+    let here = [chain.as_str(), driver];
+    run(tx, "DELETE FROM layer_damage WHERE chain_id = ?1 AND driver = ?2", here)?;
+    Ok(())
+}
+
+/// What is noted of each layer.
+pub(crate) fn all_damage(conn: &Conn, driver: &str) -> Result<BTreeMap<ChainId, String>, DbError> {
+    let noted = "SELECT chain_id, trouble FROM layer_damage WHERE driver = ?1";
+    let found = rows(conn, noted, [driver], |row| Ok((column(row, 0, chain_id)?, row.get(1)?)))?;
+    Ok(found.into_iter().collect())
+}
+
+pub(crate) fn is_damaged(conn: &Conn, driver: &str, chain: &ChainId) -> Result<bool, DbError> {
+    let mut found =
+        conn.prepare_cached("SELECT 1 FROM layer_damage WHERE chain_id = ?1 AND driver = ?2")?;
+    Ok(found.exists([chain.as_str(), driver])?)
+}
+
 pub(crate) fn retain(
     tx: &Tx<'_>,
     driver: &str,
@@ -293,6 +362,17 @@ pub(crate) fn collect(
     Ok(removed)
 }
 
+/// How many image layers each other driver has.
+pub(crate) fn count_elsewhere(conn: &Conn, driver: &str) -> Result<Vec<(String, u64)>, DbError> {
+    rows(
+        conn,
+        "SELECT driver, count(*) FROM layer_realisations WHERE driver <> ?1 \
+         GROUP BY driver ORDER BY driver",
+        [driver],
+        |row| Ok((row.get(0)?, size_column(row, 1)?)),
+    )
+}
+
 /// The other drivers that have layers on record.
 pub(crate) fn elsewhere(conn: &Conn, driver: &str) -> Result<Vec<String>, DbError> {
     rows(
@@ -302,6 +382,20 @@ pub(crate) fn elsewhere(conn: &Conn, driver: &str) -> Result<Vec<String>, DbErro
         [driver],
         |row| row.get(0),
     )
+}
+
+/// Forgets what other drivers have, and every intent.
+pub(crate) fn forget_elsewhere(tx: &Tx<'_>, driver: &str) -> Result<(), DbError> {
+    for table in ["layer_refs", "rw_layers", "layer_damage", "layer_realisations"] {
+        run(tx, &format!("DELETE FROM {table} WHERE driver <> ?1"), [driver])?;
+    }
+    run(
+        tx,
+        "DELETE FROM layers WHERE chain_id NOT IN (SELECT chain_id FROM layer_realisations)",
+        [],
+    )?;
+    run(tx, "DELETE FROM layer_intents", [])?;
+    Ok(())
 }
 
 pub(crate) fn intend_making(

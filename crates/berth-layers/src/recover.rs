@@ -1,12 +1,11 @@
 //! Making records and bytes agree at start.
 
 use std::collections::BTreeSet;
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use berth_types::{ChainId, ContainerId, LayerId, Timestamp};
+use berth_types::{ChainId, ContainerId, LayerId};
 
-use crate::files::{Files, io_at};
+use crate::files::Files;
 use crate::store::Inner;
 use crate::{Layer, LayerError, LayerStore, RwLayer, record};
 
@@ -167,7 +166,7 @@ impl Inner {
                 Some(note) if intended.contains(&note.layer_id) => self.files.trash(path)?,
                 // An operation that was interrupted on another driver is ended when that is back.
                 Some(note) if note.driver != self.driver.name() => {}
-                _ => report.set_aside.push(self.set_files_aside(chain, path)?),
+                _ => report.set_aside.push(Files::set_aside(chain, path, &self.lost_and_found)?),
             }
         }
         for layer in layers {
@@ -176,14 +175,5 @@ impl Inner {
             }
         }
         Ok(())
-    }
-
-    fn set_files_aside(&self, chain: &ChainId, path: &Path) -> Result<PathBuf, LayerError> {
-        let dir = &self.lost_and_found;
-        berth_fs::atomic::create_dir_durable(dir, 0o700).map_err(io_at("create", dir))?;
-        let to = dir.join(format!("layers-{}-{}", chain.hex(), Timestamp::now().unix_nanos()));
-        fs::rename(path, &to).map_err(io_at("rename", path))?;
-        tracing::warn!(chain = %chain, to = %to.display(), "set aside a layer's files");
-        Ok(to)
     }
 }

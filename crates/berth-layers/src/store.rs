@@ -1,8 +1,8 @@
 //! The store itself: lookups, references, removal.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use berth_db::{Db, Tx};
 use berth_storage::StorageDriver;
@@ -74,6 +74,8 @@ pub(crate) struct Inner {
     pub(crate) db: Arc<Db>,
     pub(crate) files: Files,
     pub(crate) lost_and_found: PathBuf,
+    /// What a repair took out of its place and has not moved away yet: no record knows these.
+    pub(crate) replaced: Mutex<BTreeSet<LayerId>>,
 }
 
 impl LayerStore {
@@ -85,12 +87,18 @@ impl LayerStore {
     ) -> Result<Self, LayerError> {
         let files = Files::open(root)?;
         let lost_and_found = root.join("lost+found");
-        Ok(Self { inner: Arc::new(Inner { driver, db, files, lost_and_found }) })
+        let replaced = Mutex::default();
+        Ok(Self { inner: Arc::new(Inner { driver, db, files, lost_and_found, replaced }) })
     }
 
     /// The driver below.
     pub fn driver(&self) -> &dyn StorageDriver {
         &*self.inner.driver
+    }
+
+    /// The driver below, for another store over it.
+    pub fn shared_driver(&self) -> Arc<dyn StorageDriver> {
+        Arc::clone(&self.inner.driver)
     }
 
     pub(crate) fn inner(&self) -> &Arc<Inner> {
@@ -139,6 +147,11 @@ impl LayerStore {
     /// The other drivers that have layers on record, sorted.
     pub fn other_drivers(&self) -> Result<Vec<String>, LayerError> {
         self.inner.db.read(|conn| Ok(record::elsewhere(conn, self.inner.driver.name())?))
+    }
+
+    /// How many image layers each other driver has, by its name.
+    pub fn count_elsewhere(&self) -> Result<Vec<(String, u64)>, LayerError> {
+        self.inner.db.read(|conn| Ok(record::count_elsewhere(conn, self.inner.driver.name())?))
     }
 
     /// Notes that `owner` (for example `image:sha256:…`) needs `chain`.

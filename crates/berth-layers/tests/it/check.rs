@@ -88,10 +88,13 @@ fn root_each_kind_of_damage_is_found_and_named() {
             overwrite(&root.thaw(&top_layer).join("more"), b"123");
             let size = Trouble::Size { recorded: 5, measured: 8 };
             assert_eq!(check(&open.store, Depth::Names).0, [finding(&top_layer, of(&top), size)]);
+            // That of a start walks no tree.
+            assert_eq!(check(&open.store, Depth::Links).0, []);
             fs::remove_file(root.thaw(&top_layer).join("more")).unwrap();
             overwrite(&root.home().join(top_layer.as_str()).join("lower"), b"l/NOTHING");
             let links = [finding(&top_layer, of(&top), Trouble::Links)];
             assert_eq!(check(&open.store, Depth::Names).0, links);
+            assert_eq!(check(&open.store, Depth::Links).0, links);
         }
 
         let split = root.path().join("layers").join(top.hex()).join("tar-split.json.gz");

@@ -11,7 +11,7 @@ use berth_db::Db;
 use berth_layers::{Ingest, LayerError, LayerStore, NewLayer, Parent, RecoverReport, SCHEMA};
 use berth_storage::{
     Access, CreateOptions, LayerState, Mounted, NativeDiff, Prepared, Selection, StorageDriver,
-    StorageError, twin,
+    StorageError, Upkeep, twin,
 };
 use berth_types::{ChainId, ContainerId, DiffId, Digest, LayerId};
 
@@ -326,5 +326,17 @@ impl StorageDriver for Stopping {
     }
     fn native(&self) -> Option<&dyn NativeDiff> {
         self.inner.native()
+    }
+    fn upkeep(&self) -> Option<&dyn Upkeep> {
+        Some(self)
+    }
+}
+
+impl Upkeep for Stopping {
+    fn replace(&self, id: &LayerId, new: &LayerId) -> Result<(), StorageError> {
+        self.call()?.upkeep().expect("every driver here has it").replace(id, new)
+    }
+    fn place(&self, id: &LayerId) -> PathBuf {
+        self.inner.upkeep().expect("every driver here has it").place(id)
     }
 }

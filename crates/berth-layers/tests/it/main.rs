@@ -10,3 +10,7 @@ mod crash;
 mod fixture;
 #[cfg(test)]
 mod image;
+#[cfg(test)]
+mod repair;
+#[cfg(test)]
+mod sizes;

@@ -143,6 +143,22 @@ impl VolumeStore {
         Ok(volumes)
     }
 
+    /// Runs `work` on a volume's directory while nobody makes, mounts or removes the volume. `None`
+    /// when there is none.
+    pub fn alone_with<T>(
+        &self,
+        name: &str,
+        work: impl FnOnce(&Path) -> T,
+    ) -> Result<Option<T>, VolumeError> {
+        let _held = self.busy.hold(&[name]);
+        Ok(self.find(name)?.map(|_| work(&self.paths(name).home)))
+    }
+
+    /// In a copy of the records: forgets a volume.
+    pub fn forget(&self, tx: &berth_db::Tx<'_>, name: &str) -> Result<(), VolumeError> {
+        Ok(records::delete(tx, name)?)
+    }
+
     /// The volume of that name, with or without a record.
     fn find(&self, name: &str) -> Result<Option<Volume>, VolumeError> {
         let paths = self.paths(name);
