@@ -6,8 +6,8 @@ use std::time::{Duration, SystemTime};
 use anyhow::{Context as _, Result, ensure};
 use rustix::process::Signal;
 
-use super::Case;
 use super::lab::{self, docker, docker_at, expect, put, refused, wait_until};
+use super::{Case, storage};
 use crate::daemon::{BerthDaemon, berth_program};
 
 /// All of them.
@@ -17,7 +17,21 @@ pub(super) const ALL: &[Case] = &[
     Case { name: "SIGHUP takes over what may change", run: reloaded },
     Case { name: "TLS asks for a certificate of the CA", run: tls },
     Case { name: "what is wrong refuses the start with exit code 1", run: bad_starts },
-    Case { name: "a check of the storage finds damage and nothing else", run: storage_checked },
+    Case { name: "a check of the storage finds damage and nothing else", run: storage::checked },
+    Case { name: "a repair mends the storage or says what is missing", run: storage::repaired },
+    Case { name: "the storage is shown with what it takes", run: storage::shown },
+    Case {
+        name: "a backup beside a writing container is restored elsewhere",
+        run: storage::backed_up,
+    },
+    Case {
+        name: "a backup that is killed leaves nothing that looks complete",
+        run: storage::backup_killed,
+    },
+    Case {
+        name: "a repair that is killed at any step is finished later",
+        run: storage::repair_killed,
+    },
     Case { name: "containers stay when the daemon stops", run: containers_stay },
     Case { name: "without live-restore they stop with it", run: containers_stop },
 ];
@@ -148,29 +162,9 @@ fn bad_starts() -> Result<()> {
     Ok(())
 }
 
-fn storage_checked() -> Result<()> {
-    let daemon = lab::start("check", &[])?;
-    expect(&daemon, &SLEEPER)?;
-    let healthy = lab::berth(&daemon, &["storage", "check", "--deep"])?;
-    let line = "1 image layer and 1 container checked, ";
-    ensure!(healthy.code == 0 && healthy.stdout.contains(line), "{healthy:?}");
-    ensure!(healthy.stdout.ends_with("no problems"), "{healthy:?}");
-    let format = "{{(index .GraphDriver.Data \"UpperDir\")}}";
-    let upper = expect(&daemon, &["image", "inspect", "--format", format, "box"])?;
-    std::fs::remove_file(std::path::Path::new(&upper).join("bin/busybox"))?;
-    let damaged = lab::berth(&daemon, &["storage", "check", "--format", "json"])?;
-    let lines: Vec<serde_json::Value> =
-        damaged.stdout.lines().map(serde_json::from_str).collect::<Result<_, _>>()?;
-    let [found, sums] = lines.as_slice() else { anyhow::bail!("{damaged:?}") };
-    let problem = found["Finding"]["Problem"].as_str().unwrap_or_default();
-    ensure!(damaged.code == 1 && problem.starts_with("it has 0 bytes, and "), "{damaged:?}");
-    ensure!(sums["Checked"]["Findings"] == 1, "{damaged:?}");
-    expect(&daemon, &["rm", "-f", "sleeper"]).map(drop)
-}
-
-const SLEEPER: [&str; 8] =
+pub(super) const SLEEPER: [&str; 8] =
     ["run", "-d", "--name=sleeper", "--network=none", "box", "/bin/busybox", "sleep", "600"];
-const STATE: [&str; 4] =
+pub(super) const STATE: [&str; 4] =
     ["inspect", "--format", "{{.State.Status}} {{.State.ExitCode}}", "sleeper"];
 const PID: [&str; 4] = ["inspect", "--format", "{{.State.Pid}}", "sleeper"];
 

@@ -66,6 +66,70 @@ pub(super) fn berth(daemon: &BerthDaemon, args: &[&str]) -> Result<Output> {
     finish(Command::new(crate::daemon::berth_program()?).args(["-H", &socket(daemon)]).args(args))
 }
 
+/// Runs berth's command line, and kills the daemon when it reaches `step`; then the daemon runs again.
+pub(super) fn killed_at(
+    daemon: &mut BerthDaemon,
+    steps: &Path,
+    step: &str,
+    args: &[&str],
+) -> Result<()> {
+    let socket = socket(daemon);
+    let program = crate::daemon::berth_program()?;
+    let mut command = Command::new(program);
+    command.args(["-H", &socket]).args(args);
+    killed(daemon, steps, step, command)
+}
+
+/// Like [`killed_at`], with docker's command line.
+pub(super) fn killed_at_docker(
+    daemon: &mut BerthDaemon,
+    steps: &Path,
+    step: &str,
+    args: &[&str],
+) -> Result<()> {
+    let mut command = Command::new("docker");
+    command.args(["-H", &socket(daemon)]).args(args);
+    killed(daemon, steps, step, command)
+}
+
+fn killed(daemon: &mut BerthDaemon, steps: &Path, step: &str, mut command: Command) -> Result<()> {
+    daemon.stop()?;
+    put(steps, "")?;
+    let file = steps.display().to_string();
+    daemon.set_env(&[("BERTH_STEPS", &file), ("BERTH_STEPS_PAUSE_MS", "300")]);
+    daemon.restart()?;
+    let mut client =
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn()?;
+    let reached = wait_until(step, || {
+        let lines = std::fs::read_to_string(steps)?;
+        Ok(lines.lines().any(|line| line.split(' ').next() == Some(step)))
+    });
+    daemon.kill9()?;
+    client.wait()?;
+    daemon.set_env(&[]);
+    daemon.restart()?;
+    reached
+}
+
+/// Runs a line of shell.
+pub(super) fn shell(line: &str, env: &[(&str, &str)]) -> Result<Output> {
+    finish(Command::new("sh").args(["-c", line]).envs(env.iter().copied()))
+}
+
+/// A directory that is removed in the end.
+pub(super) struct Gone(pub(super) std::path::PathBuf);
+
+impl Drop for Gone {
+    fn drop(&mut self) {
+        match std::fs::remove_dir_all(&self.0) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                crate::ui::line(&format!("{} stays: {error}", self.0.display()));
+            }
+            _ => {}
+        }
+    }
+}
+
 fn in_namespace(daemon: &BerthDaemon, program: &str) -> Command {
     let mut command = Command::new("nsenter");
     command.args(daemon.namespace_flag()).arg("--").arg(program);

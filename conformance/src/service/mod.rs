@@ -3,6 +3,7 @@
 
 mod cases;
 mod lab;
+mod storage;
 
 use std::path::Path;
 

@@ -51,6 +51,12 @@ pub enum DataRootError {
     Version { path: PathBuf, source: serde_json::Error },
     #[error("cannot use the data root {}", .path.display())]
     Io { path: PathBuf, source: io::Error },
+    #[error(
+        "a restore into {0} did not finish: empty the directory and restore again (nothing in it was \
+         changed)",
+        .path.display()
+    )]
+    Restoring { path: PathBuf },
     #[error("another daemon uses the data root {0}", .path.display())]
     Locked { path: PathBuf, source: berth_fs::lock::LockError },
 }
@@ -72,6 +78,9 @@ impl DataRoot {
     /// Opens the data root at `path`, or makes one in an empty or missing directory.
     pub fn open(path: &Path) -> Result<Self, DataRootError> {
         let io = |source| DataRootError::Io { path: path.to_owned(), source };
+        if path.join(RESTORING).try_exists().map_err(io)? {
+            return Err(DataRootError::Restoring { path: path.to_owned() });
+        }
         let is_new = match read_marker(path)? {
             Some(_) if !path.join("berth.db").try_exists().map_err(io)? => {
                 return Err(DataRootError::NoDatabase { path: path.to_owned() });
@@ -85,9 +94,7 @@ impl DataRoot {
         }
         let lock = LockGuard::acquire(&path.join("lock"))
             .map_err(|source| DataRootError::Locked { path: path.to_owned(), source })?;
-        for (name, mode) in DIRECTORIES {
-            make_dir(&path.join(name), *mode).map_err(io)?;
-        }
+        lay_out(path).map_err(io)?;
         Ok(Self { path: path.to_owned(), _lock: lock })
     }
 
@@ -97,14 +104,10 @@ impl DataRoot {
     /// [`open`](Self::open) takes for a new one.
     pub fn seal(&self) -> Result<(), DataRootError> {
         let io = |source| DataRootError::Io { path: self.path.clone(), source };
-        let file = self.path.join("version");
-        if file.try_exists().map_err(io)? {
+        if self.path.join("version").try_exists().map_err(io)? {
             return Ok(());
         }
-        let marker = Marker { engine: ENGINE.to_owned(), format: FORMAT };
-        let mut text = serde_json::to_string(&marker).expect("two plain fields");
-        text.push('\n');
-        berth_fs::atomic::write(&file, text.as_bytes()).map_err(io)
+        write_marker(&self.path).map_err(io)
     }
 
     /// Where it is.
@@ -146,6 +149,9 @@ impl DataRoot {
     }
 }
 
+/// In a data root that is being filled from a backup.
+pub(crate) const RESTORING: &str = ".berth-restoring";
+
 const DIRECTORIES: &[(&str, u32)] = &[
     ("tmp", 0o700),
     ("containers", 0o710),
@@ -167,6 +173,22 @@ const UNSEALED: &[&str] = &[
     "volumes",
     "lost+found",
 ];
+
+/// Marks the directory as a data root of berth's.
+pub(crate) fn write_marker(path: &Path) -> io::Result<()> {
+    let marker = Marker { engine: ENGINE.to_owned(), format: FORMAT };
+    let mut text = serde_json::to_string(&marker).expect("two plain fields");
+    text.push('\n');
+    berth_fs::atomic::write(&path.join("version"), text.as_bytes())
+}
+
+/// Makes the directories that every data root has.
+pub(crate) fn lay_out(path: &Path) -> io::Result<()> {
+    for (name, mode) in DIRECTORIES {
+        make_dir(&path.join(name), *mode)?;
+    }
+    Ok(())
+}
 
 fn read_marker(path: &Path) -> Result<Option<Marker>, DataRootError> {
     let text = match std::fs::read(path.join("version")) {

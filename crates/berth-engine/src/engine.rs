@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use berth_api::daemon::Version;
-use berth_db::Db;
+use berth_db::{Db, Schema};
 use berth_images::ImageStore;
 use berth_layers::LayerStore;
 use berth_networks::Networks;
@@ -18,6 +18,7 @@ use crate::containers::{Containers, restore};
 use crate::data_root::DataRoot;
 use crate::error::EngineError;
 use crate::events::Events;
+use crate::storage::Upkeep;
 
 /// A handle on the engine, cheap to clone.
 #[derive(Clone)]
@@ -50,6 +51,7 @@ struct Inner {
     /// What the self-test warns of, once it has run.
     self_test: OnceLock<Vec<String>>,
     watcher: shim::Program,
+    upkeep: Upkeep,
 }
 
 /// One prune of each kind at a time, as in Docker.
@@ -92,10 +94,12 @@ impl Engine {
                 prunes: Prunes::default(),
                 self_test: OnceLock::new(),
                 watcher,
+                upkeep: Upkeep::default(),
             }),
         };
         restore::run(&engine).await?;
         engine.start_self_test();
+        engine.start_storage_check();
         Ok(engine)
     }
 
@@ -193,6 +197,11 @@ impl Engine {
         &self.inner.prunes
     }
 
+    /// What looking after the storage keeps in memory.
+    pub(crate) fn upkeep(&self) -> &Upkeep {
+        &self.inner.upkeep
+    }
+
     /// Where requests may spool; emptied at each start.
     pub(crate) fn tmp(&self) -> std::path::PathBuf {
         self.inner.data_root.path().join("tmp")
@@ -215,6 +224,15 @@ impl Engine {
     }
 }
 
+/// The tables of every store.
+pub(crate) const SCHEMAS: &[&Schema] = &[
+    &crate::containers::SCHEMA,
+    &berth_layers::SCHEMA,
+    &berth_images::SCHEMA,
+    &berth_volumes::SCHEMA,
+    &berth_networks::SCHEMA,
+];
+
 /// What [`Engine::open`] opens on a blocking thread.
 struct Stores {
     id: String,
@@ -233,16 +251,7 @@ impl Stores {
         let data_root = DataRoot::open(root)?;
         make_dir(&config.exec_root)?;
         make_dir(&config.exec_root.join("containers"))?;
-        let db = Arc::new(Db::open(
-            &root.join("berth.db"),
-            &[
-                &crate::containers::SCHEMA,
-                &berth_layers::SCHEMA,
-                &berth_images::SCHEMA,
-                &berth_volumes::SCHEMA,
-                &berth_networks::SCHEMA,
-            ],
-        )?);
+        let db = Arc::new(Db::open(&root.join("berth.db"), SCHEMAS)?);
         // Before the driver makes its home: without the marker the root would look like somebody else's.
         data_root.seal()?;
         let driver = crate::system::open_driver(config)?;

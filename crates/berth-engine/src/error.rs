@@ -41,6 +41,30 @@ pub enum EngineError {
     EventSpan { since: i64, until: i64 },
     #[error("a prune operation is already running")]
     PruneRunning,
+    #[error("a repair or a backup of the storage is already running")]
+    UpkeepRunning,
+    #[error("the directory of a backup must be given with its full path, and {path} is none")]
+    BackupRelative { path: String },
+    #[error("{0} is not empty: a backup goes to a new or an empty directory", .path.display())]
+    BackupNotEmpty { path: PathBuf },
+    #[error("{0} is in the data root: a backup must be elsewhere", .path.display())]
+    BackupInside { path: PathBuf },
+    #[error("{0} is left of a backup that did not finish: delete it, and begin again", .path.display())]
+    BackupLeft { path: PathBuf },
+    #[error("{0} is not a complete backup of berth's: there is no backup.json in it", .path.display())]
+    NotBackup { path: PathBuf },
+    #[error("the backup in {0} has format {found}, which this version of berth does not know", .path.display())]
+    BackupTooNew { path: PathBuf, found: u32 },
+    #[error("backup.json of {0} cannot be understood", .path.display())]
+    BackupNote { path: PathBuf, source: serde_json::Error },
+    #[error("{0} is not empty: a backup is restored into a new or an empty directory", .path.display())]
+    RestoreNotEmpty { path: PathBuf },
+    #[error("the backup was ended by its client")]
+    BackupEnded,
+    #[error("cannot copy {}", .path.display())]
+    Copy { path: PathBuf, source: berth_fs::copy::CopyError },
+    #[error(transparent)]
+    Storage(#[from] berth_storage::StorageError),
     #[error("unknown object type: {kind}")]
     UnknownType { kind: String },
 }
@@ -67,11 +91,24 @@ impl Classify for EngineError {
             Self::Db(error) => error.kind(),
             Self::Filter(error) => error.kind(),
             Self::Driver(error) => error.kind(),
-            Self::PruneRunning => ErrorKind::Conflict,
+            Self::PruneRunning | Self::UpkeepRunning | Self::BackupLeft { .. } => {
+                ErrorKind::Conflict
+            }
+            Self::Storage(error) => error.kind(),
+            Self::BackupRelative { .. }
+            | Self::BackupNotEmpty { .. }
+            | Self::BackupInside { .. }
+            | Self::NotBackup { .. }
+            | Self::BackupTooNew { .. }
+            | Self::RestoreNotEmpty { .. } => ErrorKind::InvalidParameter,
             Self::UnknownType { .. } | Self::Bip { .. } | Self::EventSpan { .. } => {
                 ErrorKind::InvalidParameter
             }
-            Self::DataRoot(_) | Self::Io { .. } => ErrorKind::Internal,
+            Self::DataRoot(_)
+            | Self::Io { .. }
+            | Self::BackupNote { .. }
+            | Self::BackupEnded
+            | Self::Copy { .. } => ErrorKind::Internal,
         }
     }
 }

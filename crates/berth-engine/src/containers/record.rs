@@ -1,6 +1,6 @@
 //! What is kept of a container, and its table.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use berth_api::container::{ContainerConfig, HostConfig};
 use berth_db::{Conn, DbError, Schema, Tx, params};
@@ -70,6 +70,21 @@ pub struct Record {
 }
 
 impl Record {
+    /// Makes the paths of the container's own files those of this data root, wherever it was when
+    /// the container was made.
+    pub fn move_to(&mut self, data_root: &Path) {
+        if let Some(name) = self.log_path.file_name() {
+            let dir = data_root.join("containers").join(self.id.as_str());
+            self.log_path = dir.join(name);
+        }
+        for mount in &mut self.mounts {
+            let is_volume = mount.kind == berth_volumes::mounts::MountKind::Volume;
+            if is_volume && mount.source.ends_with("_data") {
+                mount.source = data_root.join("volumes").join(&mount.volume).join("_data");
+            }
+        }
+    }
+
     /// How it wants to be treated when it ends.
     pub fn policy(&self) -> Policy<'_> {
         Policy { restart: &self.host.restart_policy, auto_remove: self.host.auto_remove }
@@ -124,10 +139,25 @@ pub(crate) fn elsewhere(conn: &Conn, driver: &str) -> Result<Vec<ContainerId>, D
         .collect()
 }
 
+/// Forgets them; gives which they were.
+pub(crate) fn forget_elsewhere(tx: &Tx<'_>, driver: &str) -> Result<Vec<ContainerId>, DbError> {
+    let forgotten = elsewhere(tx, driver)?;
+    tx.execute("DELETE FROM containers WHERE driver <> ?1", [driver])?;
+    Ok(forgotten)
+}
+
 /// How many these are.
 pub(crate) fn count_elsewhere(conn: &Conn, driver: &str) -> Result<u64, DbError> {
     let count = "SELECT count(*) FROM containers WHERE driver <> ?1";
     Ok(conn.query_row(count, [driver], |row| row.get::<_, i64>(0))?.unsigned_abs())
+}
+
+/// How many containers each storage driver has.
+pub(crate) fn count_by_driver(conn: &Conn) -> Result<Vec<(String, u64)>, DbError> {
+    let mut statement = conn.prepare("SELECT driver, count(*) FROM containers GROUP BY driver")?;
+    let rows =
+        statement.query_map([], |row| Ok((row.get(0)?, row.get::<_, i64>(1)?.unsigned_abs())))?;
+    Ok(rows.collect::<Result<_, _>>()?)
 }
 
 /// Every container of a storage driver.

@@ -71,7 +71,8 @@ fn survey(engine: &Engine) -> Result<Vec<Survey>, EngineError> {
         end_stray(&engine.config().shim, &bundle);
     }
     let mut surveys = Vec::with_capacity(records.len());
-    for (record, state) in records {
+    for (mut record, state) in records {
+        record.move_to(&engine.config().data_root);
         let bundle = Bundle::new(exec_root, record.id.as_str());
         let found =
             if bundle.dir().try_exists().unwrap_or(false) { Some(bundle.find()?) } else { None };

@@ -145,6 +145,7 @@ impl Engine {
         }
         warnings.extend(self.networks().warnings());
         warnings.extend_from_slice(self.self_test_warnings());
+        warnings.extend(self.upkeep().warning());
         for address in &self.config().plain_tcp {
             warnings.push(insecure_api(address));
         }

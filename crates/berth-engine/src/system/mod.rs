@@ -4,7 +4,6 @@
 mod df;
 mod events;
 mod info;
-mod storage_check;
 mod version;
 
 use std::net::Ipv4Addr;

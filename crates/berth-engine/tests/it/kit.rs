@@ -13,6 +13,8 @@ use berth_types::kind::chain;
 /// The directories of an engine.
 pub(crate) struct Dirs {
     dir: tempfile::TempDir,
+    /// After `dir`, which lies on it.
+    _fs: Option<testkit::LoopFs>,
 }
 
 /// An engine and the threads it works on. Dropped: both are gone, as after a stop.
@@ -28,7 +30,22 @@ impl Dirs {
             testkit::skip(test, "root");
             return None;
         }
-        Some(Self { dir: tempfile::tempdir_in("/var/tmp").unwrap() })
+        Some(Self { dir: tempfile::tempdir_in("/var/tmp").unwrap(), _fs: None })
+    }
+
+    /// New ones on a file system of this kind; a kind of `None` is what `/var/tmp` is on.
+    pub(crate) fn on(test: &str, kind: Option<&str>) -> Option<Self> {
+        let Some(kind) = kind else { return Self::new(test) };
+        testkit::LoopFs::or_skip(test, kind).map(Self::on_fs)
+    }
+
+    /// New ones on this file system.
+    pub(crate) fn on_fs(fs: testkit::LoopFs) -> Self {
+        Self { dir: tempfile::tempdir_in(fs.path()).unwrap(), _fs: Some(fs) }
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        self.dir.path()
     }
 
     pub(crate) fn data_root(&self) -> PathBuf {
@@ -49,12 +66,18 @@ impl Dirs {
 
     /// Opens an engine on them with this storage driver; empty chooses.
     pub(crate) fn open_on(&self, driver: &str) -> Result<Open, EngineError> {
+        self.open_at(&self.data_root(), driver)
+    }
+
+    /// Opens an engine on another data root.
+    pub(crate) fn open_at(&self, data_root: &Path, driver: &str) -> Result<Open, EngineError> {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
             .enable_all()
             .build()
             .unwrap();
         let mut config = self.config();
+        data_root.clone_into(&mut config.data_root);
         driver.clone_into(&mut config.storage_driver);
         let engine = runtime.block_on(Engine::open(config))?;
         Ok(Open { engine: Some(engine), runtime: Some(runtime) })
@@ -91,6 +114,11 @@ impl Open {
 
     pub(crate) fn engine(&self) -> &Engine {
         self.engine.as_ref().expect("there until dropped")
+    }
+
+    /// Calls what begins something on the engine's threads.
+    pub(crate) fn begin<T>(&self, work: impl FnOnce(&Engine) -> T) -> T {
+        self.block_on(async { work(self.engine()) })
     }
 
     pub(crate) fn block_on<T>(&self, future: impl Future<Output = T>) -> T {

@@ -3,6 +3,8 @@
 #![forbid(unsafe_code)]
 
 #[cfg(test)]
+mod backup;
+#[cfg(test)]
 mod data_root;
 #[cfg(test)]
 mod kit;

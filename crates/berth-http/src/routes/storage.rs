@@ -2,18 +2,53 @@
 
 use axum::extract::State;
 use axum::response::Response;
+use berth_engine::storage::{BackupRequest, Changes};
 use berth_engine::{Depth, Engine};
+use serde_json::Value;
 
+use crate::answer::Json;
+use crate::error::ApiError;
 use crate::extract::Params;
 use crate::route::Route;
 use crate::routes::images::stream;
 
 pub(super) fn routes() -> Vec<Route<Engine>> {
-    vec![Route::post("/berth/storage/check", check)]
+    vec![
+        Route::get("/berth/storage/info", info),
+        Route::post("/berth/storage/check", check),
+        Route::post("/berth/storage/repair", repair),
+        Route::post("/berth/storage/backup", backup),
+    ]
+}
+
+/// `GET /berth/storage/info`: what there is, where, and what it takes.
+async fn info(State(engine): State<Engine>) -> Result<Json<Value>, ApiError> {
+    Ok(Json(engine.storage_info().await?))
+}
+
+fn depth(params: &Params) -> Depth {
+    if params.flag("deep") { Depth::Content } else { Depth::Names }
 }
 
 /// `POST /berth/storage/check`: messages as they come; with `deep` every byte is read.
 async fn check(State(engine): State<Engine>, params: Params) -> Response {
-    let depth = if params.flag("deep") { Depth::Content } else { Depth::Names };
-    stream(engine.check_storage(depth)).await
+    stream(engine.check_storage(depth(&params))).await
+}
+
+/// `POST /berth/storage/repair`: messages as they come; with `dry-run` nothing is changed. 409 while
+/// another one runs.
+async fn repair(State(engine): State<Engine>, params: Params) -> Result<Response, ApiError> {
+    let changes = if params.flag("dry-run") { Changes::OnlySaid } else { Changes::Made };
+    Ok(stream(engine.repair_storage(depth(&params), changes)?).await)
+}
+
+/// `POST /berth/storage/backup`: messages as they come; `dest` is a path on the daemon's machine. 409
+/// while another one, or a repair, runs.
+async fn backup(State(engine): State<Engine>, params: Params) -> Result<Response, ApiError> {
+    let request = BackupRequest {
+        dest: params.text("dest").into(),
+        volumes: params.flag_or_true("volumes"),
+        pause: params.flag_or_true("pause"),
+    };
+    Ok(stream(engine.backup_storage(request)?).await)
 }

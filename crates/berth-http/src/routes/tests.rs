@@ -133,7 +133,10 @@ fn documented() -> Vec<(Method, &'static str)> {
 
 /// What berth has besides.
 const OWN: &str = "
+    GET     /berth/storage/info
     POST    /berth/storage/check
+    POST    /berth/storage/repair
+    POST    /berth/storage/backup
 ";
 
 /// The route that answers a request.

@@ -130,7 +130,9 @@ pub(super) enum Command {
     #[command(after_help = "Examples:\n  berth volume create data\n  berth volume ls -q")]
     Volume(VolumeArgs),
     /// Look after the storage below images and containers
-    #[command(after_help = "Examples:\n  berth storage check\n  berth storage check --deep")]
+    #[command(
+        after_help = "Examples:\n  berth storage info\n  berth storage check --deep\n  berth storage repair\n  berth storage backup /mnt/backup/monday"
+    )]
     Storage(StorageArgs),
     /// Manage the engine
     #[command(after_help = "Example:\n  berth system df")]
@@ -509,6 +511,13 @@ pub(super) struct StorageArgs {
 
 #[derive(Debug, Subcommand)]
 pub(super) enum StorageCommand {
+    /// Show the storage driver, its file system, and what images, containers and volumes take
+    #[command(after_help = INFO_HELP)]
+    Info {
+        /// `json`, or a template of `{{.Field}}` and `{{json .Field}}`
+        #[arg(short, long)]
+        format: Option<String>,
+    },
     /// Hold the records of all layers against what is on the disk; changes nothing
     #[command(after_help = "Exit status: 0 when all is in order, 1 when something was found.\n\n\
                       Example:\n  berth storage check --deep --format json")]
@@ -520,7 +529,82 @@ pub(super) enum StorageCommand {
         #[arg(long, value_parser = ["json"])]
         format: Option<String>,
     },
+    /// Check all layers and mend what is found, of what is left in the data root
+    #[command(after_help = REPAIR_HELP)]
+    Repair {
+        /// Read every byte of every image layer, too, and mend what is not as its digest says
+        #[arg(long)]
+        deep: bool,
+        /// Only say what would be done
+        #[arg(long)]
+        dry_run: bool,
+        /// `json`: what is done about each finding, and what it came to, as an object on a line
+        #[arg(long, value_parser = ["json"])]
+        format: Option<String>,
+    },
+    /// Copy the data root while the daemon runs: images, containers, volumes
+    #[command(after_help = BACKUP_HELP)]
+    Backup {
+        /// Copy the content of volumes, too; without it a restored volume is empty
+        #[arg(long, default_value = "true", num_args = 0..=1, require_equals = true, default_missing_value = "true", action = clap::ArgAction::Set)]
+        volumes: bool,
+        /// Freeze each container while what it writes is copied
+        #[arg(long, default_value = "true", num_args = 0..=1, require_equals = true, default_missing_value = "true", action = clap::ArgAction::Set)]
+        pause: bool,
+        /// `json`: what was copied, as an object
+        #[arg(long, value_parser = ["json"])]
+        format: Option<String>,
+        /// A new or empty directory on the daemon's machine, outside its data root
+        #[arg(value_name = "DEST")]
+        dest: String,
+    },
+    /// Make a data root of a backup, while no daemon uses it
+    #[command(after_help = RESTORE_HELP)]
+    Restore {
+        /// The data root to make: a new or empty directory
+        #[arg(long, default_value = "/var/lib/berth")]
+        data_root: PathBuf,
+        /// `json`: what was restored, as an object
+        #[arg(long, value_parser = ["json"])]
+        format: Option<String>,
+        /// A backup that `berth storage backup` made
+        #[arg(value_name = "BACKUP")]
+        source: PathBuf,
+    },
 }
+
+const BACKUP_HELP: &str = "What is recorded is copied as it is at one moment. A container's files and \
+    a volume are copied as they\nare when their turn comes, while the containers that write to them \
+    are frozen; with --pause=false nothing\nis frozen, and what is written meanwhile is in the copy \
+    or not, as after a power cut. Volumes that are\nmounted from elsewhere (NFS, for example) and bind \
+    mounts are not copied, nor is what other storage drivers\nhave. Data is shared with the original \
+    where the file system can (reflinks, btrfs snapshots); a backup that\nshould survive the disk \
+    belongs on another one. The copy is made as DEST.partial and gets its name when\nall of it is \
+    on the disk.\n\n\
+    Examples:\n  berth storage backup /mnt/backup/monday\n  \
+    berth storage backup --volumes=false --pause=false /mnt/backup/images";
+
+const RESTORE_HELP: &str = "The backup is copied and stays as it is. Containers that ran when it was \
+    made are started by their restart\npolicies, as after a power cut. Start the daemon with the storage \
+    driver of the backup, which is the one it\nchooses by itself unless it is vfs.\n\n\
+    Examples:\n  berth storage restore /mnt/backup/monday\n  \
+    berth storage restore --data-root /srv/berth /mnt/backup/monday";
+
+const INFO_HELP: &str = "SIZE is by Docker's rule, as `docker system df` and `docker ps -s` have it: \
+    the lengths of files, each inode\nonce. ALLOCATED is what is taken on the disk: blocks, of hard \
+    links and of files that are the same in\nsnapshots once. It is measured in the background and may \
+    be some time old; the age is shown.\n\n\
+    Examples:\n  berth storage info\n  berth storage info --format '{{json .FileSystem}}'";
+
+const REPAIR_HELP: &str = "Broken links are made anew. A damaged image layer is filled again where \
+    the same content is in another layer\nor with another storage driver of this data root, and \
+    checked against its digest before it takes the place\nof the damaged one. Nothing is deleted: \
+    what was damaged, and layers that no record knows, are moved to\nlost+found in the data root. \
+    What cannot be mended is noted, with the images and containers that need\nit: the next \
+    `berth load` of such an image fills the layer again. Containers that run go on with what they\n\
+    have mounted until they are restarted.\n\n\
+    Exit status: 0 when nothing is left to do, 1 when something is.\n\n\
+    Examples:\n  berth storage repair --deep --dry-run\n  berth storage repair --deep";
 
 #[derive(Debug, Args)]
 pub(super) struct SystemArgs {

@@ -66,6 +66,11 @@ async fn dispatch(cli: Cli) -> Result<u8, CliError> {
     if let Command::Version(args) = &cli.command {
         return info::version(connect(connection).await, args).await;
     }
+    if let Command::Storage(args) = &cli.command
+        && let Some(done) = storage::without_daemon(args)
+    {
+        return done;
+    }
     let is_run = matches!(&cli.command, Command::Run(_) | Command::Create(_));
     let client = connect(connection)
         .await

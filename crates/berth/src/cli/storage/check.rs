@@ -4,25 +4,22 @@ use berth_client::{Body, Client, Query};
 use hyper::Method;
 use serde_json::{Value, json};
 
-use super::args::{StorageArgs, StorageCommand};
-use super::containers::size_text;
-use super::error::CliError;
-use super::table::{Column, Layout};
-use super::{messages, terminal, ui};
+use super::progress::Shown;
+use crate::cli::containers::size_text;
+use crate::cli::error::CliError;
+use crate::cli::table::{Column, Layout};
+use crate::cli::{messages, ui};
 
 const COLUMNS: &[Column] =
     &[("Kind", "KIND"), ("Of", "OF"), ("Layer", "DIRECTORY"), ("Problem", "PROBLEM")];
-const BAR: u64 = 40;
 
-pub(super) async fn storage(client: &Client, args: StorageArgs) -> Result<u8, CliError> {
-    let StorageCommand::Check { deep, format } = args.command;
-    let as_json = format.is_some();
+pub(super) async fn check(client: &Client, deep: bool, as_json: bool) -> Result<u8, CliError> {
     let query = Query::new().flag("deep", deep);
     let path = ["berth", "storage", "check"];
     let stream = client.stream(Method::POST, &path, &query, Body::Empty).await?;
     let mut findings = Vec::new();
     let mut checked = Value::Null;
-    let mut progress = Shown::default();
+    let mut progress = Shown::new("checking layers");
     messages::each(stream, |message| {
         if as_json {
             if !message["aux"].is_null() {
@@ -57,74 +54,46 @@ fn print(findings: &[Value], checked: &Value) -> Result<(), CliError> {
 }
 
 fn row(finding: &Value) -> Value {
-    let short = |key: &str| {
-        let text = finding[key].as_str().unwrap_or_default();
-        text.trim_start_matches("sha256:").chars().take(12).collect::<String>()
-    };
     json!({
-        "Kind": finding["Kind"], "Of": short("Of"), "Layer": short("Layer"),
+        "Kind": finding["Kind"], "Of": short(&finding["Of"]), "Layer": short(&finding["Layer"]),
         "Problem": finding["Problem"],
     })
 }
 
+/// The beginning of an id.
+pub(super) fn short(id: &Value) -> String {
+    let text = id.as_str().unwrap_or_default();
+    text.trim_start_matches("sha256:").chars().take(12).collect()
+}
+
 /// What was looked at, in a sentence.
 fn closing(checked: &Value) -> String {
-    let number = |key: &str| checked[key].as_u64().unwrap_or_default();
-    let counted = |count: u64, one: &str, many: &str| match count {
-        0 => format!("no {many}"),
-        1 => format!("1 {one}"),
-        count => format!("{count} {many}"),
-    };
+    let findings = checked["Findings"].as_u64().unwrap_or_default();
+    format!("{}, {}", looked_at(checked), counted(findings, "problem", "problems"))
+}
+
+/// What was looked at, without what was found.
+pub(super) fn looked_at(sums: &Value) -> String {
+    let number = |key: &str| sums[key].as_u64().unwrap_or_default();
     let read = match number("Bytes") {
         0 => String::new(),
-        _ => format!(", {} read", size_text(&checked["Bytes"])),
+        _ => format!(", {} read", size_text(&sums["Bytes"])),
     };
     format!(
-        "{}: {} and {} checked{read}, {}",
-        checked["Driver"].as_str().unwrap_or_default(),
+        "{}: {} and {} checked{read}",
+        sums["Driver"].as_str().unwrap_or_default(),
         counted(number("Layers"), "image layer", "image layers"),
         counted(number("Containers"), "container", "containers"),
-        counted(number("Findings"), "problem", "problems"),
     )
 }
 
-/// How far the check is: a bar on a terminal, a line every now and then elsewhere.
-#[derive(Default)]
-struct Shown {
-    tenths: u64,
-    has_bar: bool,
-}
-
-impl Shown {
-    fn show(&mut self, detail: &Value) {
-        let (Some(done), Some(total)) = (detail["current"].as_u64(), detail["total"].as_u64())
-        else {
-            return;
-        };
-        if terminal::stderr_is_terminal() {
-            self.has_bar = true;
-            ui::progress(&bar(done, total));
-            return;
-        }
-        let tenths = (done * 10).checked_div(total).unwrap_or(10);
-        if tenths > self.tenths {
-            self.tenths = tenths;
-            ui::error(&format!("checking layers: {done} of {total}"));
-        }
+/// A number of things, in words when it is none.
+pub(super) fn counted(count: u64, one: &str, many: &str) -> String {
+    match count {
+        0 => format!("no {many}"),
+        1 => format!("1 {one}"),
+        count => format!("{count} {many}"),
     }
-
-    fn end(&self) {
-        if self.has_bar {
-            ui::progress("");
-        }
-    }
-}
-
-fn bar(done: u64, total: u64) -> String {
-    let filled = (done.min(total) * BAR).checked_div(total).unwrap_or(BAR);
-    let filled = usize::try_from(filled).unwrap_or_default();
-    let width = usize::try_from(BAR).unwrap_or_default();
-    format!("checking layers [{:<width$}] {done}/{total}", "=".repeat(filled))
 }
 
 #[cfg(test)]
@@ -142,16 +111,6 @@ mod tests {
         ];
         for (checked, expected) in table {
             assert_eq!(closing(&checked), expected);
-        }
-    }
-
-    #[test]
-    fn the_bar_is_as_long_as_what_is_done() {
-        let empty = format!("checking layers [{}] 0/4", " ".repeat(40));
-        let half = format!("checking layers [{}{}] 2/4", "=".repeat(20), " ".repeat(20));
-        let full = format!("checking layers [{}] 0/0", "=".repeat(40));
-        for (done, total, expected) in [(0, 4, empty), (2, 4, half), (0, 0, full)] {
-            assert_eq!(bar(done, total), expected);
         }
     }
 
