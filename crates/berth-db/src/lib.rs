@@ -6,18 +6,22 @@
 //! The file is in WAL mode with `synchronous=FULL`: when [`Db::write`] returns `Ok`, the change
 //! survives a power cut. Calls block; they may come from any thread.
 //!
+//! On a full disk the database goes on: its log has its blocks beforehand ([`Db::open`]).
+//!
 //! What it is *not*: it knows no store, and no watcher opens it.
 
 #![forbid(unsafe_code)]
 
 mod error;
 mod migrate;
+mod wal;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use rusqlite::OpenFlags;
+use rusqlite::config::DbConfig;
 
 pub use error::DbError;
 pub use migrate::Schema;
@@ -56,6 +60,10 @@ impl Db {
         let mut writer = Conn::open(path).map_err(|e| DbError::open(path, e))?;
         configure(&writer).map_err(|e| DbError::open(path, e))?;
         migrate::run(&mut writer, schemas)?;
+        if let Err(error) = wal::reserve(path) {
+            let path = path.display();
+            tracing::warn!(%error, "{path}: when the disk is full, nothing can be removed either");
+        }
         Ok(Self {
             path: path.to_owned(),
             writer: Mutex::new(writer),
@@ -102,11 +110,21 @@ impl Db {
         &self.path
     }
 
-    /// Copies the log back into the main file and empties it; at a clean stop.
+    /// Copies the log back into the main file and empties it, at a clean stop: the file alone is
+    /// the database then. The log keeps its length.
     pub fn checkpoint(&self) -> Result<(), DbError> {
-        lock(&self.writer)
-            .query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))
-            .map_err(DbError::from)
+        let writer = lock(&self.writer);
+        let (busy, frames, copied): (bool, i64, i64) =
+            writer.query_row("PRAGMA wal_checkpoint(RESTART)", [], |row| {
+                Ok((row.get(0)?, row.get(1)?, row.get(2)?))
+            })?;
+        if !busy
+            && frames == copied
+            && let Err(error) = wal::clear(&self.path)
+        {
+            tracing::warn!(%error, "the database's log stays, and belongs to it");
+        }
+        Ok(())
     }
 
     fn open_reader(&self) -> Result<Conn, DbError> {
@@ -114,6 +132,7 @@ impl Db {
         let reader =
             Conn::open_with_flags(&self.path, flags).map_err(|e| DbError::open(&self.path, e))?;
         reader.busy_timeout(BUSY).map_err(DbError::from)?;
+        keep_log(&reader)?;
         reader.pragma_update(None, "cache_size", CACHE_KIB).map_err(DbError::from)?;
         Ok(reader)
     }
@@ -128,9 +147,15 @@ fn configure(conn: &Conn) -> Result<(), rusqlite::Error> {
     conn.pragma_update_and_check(None, "journal_mode", "WAL", |_| Ok(()))?;
     conn.pragma_update(None, "synchronous", "FULL")?;
     conn.pragma_update(None, "foreign_keys", "ON")?;
+    keep_log(conn)?;
     conn.pragma_update(None, "cache_size", CACHE_KIB)?;
     conn.set_prepared_statement_cache_capacity(64);
     Ok(())
+}
+
+/// The last one to close the database would remove its log.
+fn keep_log(conn: &Conn) -> Result<(), rusqlite::Error> {
+    conn.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true).map(drop)
 }
 
 /// A panic in a closure cannot leave half a transaction (it is rolled back on drop), so a

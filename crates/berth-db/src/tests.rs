@@ -71,3 +71,42 @@ fn a_file_that_is_no_database_is_refused() {
     std::io::Write::write_all(&mut file, &[b'x'; 4096]).unwrap();
     assert!(Db::open(&path, &[&ONE]).is_err());
 }
+
+#[test]
+fn the_log_has_its_length_from_the_beginning_and_keeps_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("berth.db");
+    let log = dir.path().join("berth.db-wal");
+    let length = || std::fs::metadata(&log).unwrap().len();
+    for round in 0..3 {
+        let db = Db::open(&path, &[&ONE]).unwrap();
+        assert_eq!(length(), 6 << 20, "round {round}");
+        for number in 0..500 {
+            insert(&db, &format!("{round} {number}")).unwrap();
+        }
+        assert_eq!(values(&db).len(), (round + 1) * 500);
+        if round == 1 {
+            db.checkpoint().unwrap();
+        }
+        drop(db);
+        assert_eq!(length(), 6 << 20, "round {round}");
+    }
+}
+
+#[test]
+fn after_a_clean_stop_the_file_alone_is_the_database() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("berth.db");
+    let db = Db::open(&path, &[&ONE]).unwrap();
+    insert(&db, "old").unwrap();
+    db.checkpoint().unwrap();
+    let backup = std::fs::read(&path).unwrap();
+    insert(&db, "new").unwrap();
+    assert_eq!(values(&db), ["new", "old"]);
+    db.checkpoint().unwrap();
+    drop(db);
+    // The log beside it is of the same database, later.
+    let mut file = std::fs::File::create(&path).unwrap();
+    std::io::Write::write_all(&mut file, &backup).unwrap();
+    assert_eq!(values(&Db::open(&path, &[&ONE]).unwrap()), ["old"]);
+}
