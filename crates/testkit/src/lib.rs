@@ -8,7 +8,7 @@ pub mod writelog;
 
 use std::io::Write as _;
 
-pub use loopfs::LoopFs;
+pub use loopfs::{Filler, LoopFs};
 
 /// Says that `test` cannot run here because `need` is missing.
 ///

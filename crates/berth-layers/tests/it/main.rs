@@ -9,4 +9,6 @@ mod crash;
 #[cfg(test)]
 mod fixture;
 #[cfg(test)]
+mod full;
+#[cfg(test)]
 mod image;
