@@ -4,7 +4,7 @@ use std::fs;
 use std::mem::ManuallyDrop;
 use std::sync::Arc;
 
-use berth_layers::{LayerError, RecoverReport};
+use berth_layers::{LayerError, Reach, RecoverReport};
 use berth_types::{ContainerId, LayerId};
 
 use crate::fixture::{
@@ -20,7 +20,7 @@ fn workload(open: &Open) -> Result<(), LayerError> {
     let tars = tars();
     let top = load(open, &tars, "image:1")?;
     let id = container(open, Some(&top))?;
-    let (mut ingest, _) = open.store.commit_rw("commit", &id)?;
+    let (mut ingest, _) = open.store.commit_rw("commit", &id, Reach::AtRest)?;
     let chain = ingest.finish()?.remove(0);
     open.db.write(|tx| {
         ingest.record(tx)?;

@@ -95,6 +95,11 @@ impl Root {
         self.try_driver().unwrap().native().is_some()
     }
 
+    /// The layers that are activated, where drivers activate.
+    pub(crate) fn active(&self) -> BTreeSet<String> {
+        names(&self.path().join(twin::NAME).join("active"))
+    }
+
     /// Where a layer's files are, made writable for somebody who damages them.
     pub(crate) fn thaw(&self, layer: &LayerId) -> PathBuf {
         let path = self.home().join(layer.as_str());
@@ -112,9 +117,6 @@ impl Root {
     }
 
     fn try_driver(&self) -> Result<Arc<dyn StorageDriver>, StorageError> {
-        if self.driver == twin::NAME {
-            return Ok(Arc::new(twin::BlockTwin::open(&self.path().join(twin::NAME))?));
-        }
         let selection = Selection {
             root: self.path(),
             name: Some(self.driver),
@@ -174,6 +176,7 @@ impl Root {
         home.remove("l");
         assert_eq!(home, known, "layers of {}", self.driver);
         assert_eq!(names(&self.path().join("layers")), chains);
+        assert_eq!(self.active(), BTreeSet::new(), "nobody uses them");
     }
 }
 

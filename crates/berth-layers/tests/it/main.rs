@@ -10,3 +10,5 @@ mod crash;
 mod fixture;
 #[cfg(test)]
 mod image;
+#[cfg(test)]
+mod readers;
