@@ -11,8 +11,9 @@
 //! ```
 //!
 //! A case begins with its name and words about it: `core` cases run with every storage driver,
-//! `alone` ones while no other runs, because they look at the whole engine, and `cgroup1` ones only
-//! where control groups are of version 1, as they were where the goldens come from. `$` begins a shell line
+//! `alone` ones while no other runs, because they look at the whole engine, `cgroup1` ones only
+//! where control groups are of version 1, as they were where the goldens come from, `userns` ones only
+//! on an engine that remaps users, and `hostusers` ones never there. `$` begins a shell line
 //! whose exit code and output are compared, `.` one that prepares and must succeed; two spaces
 //! continue a line. The shell has:
 //!
@@ -36,6 +37,10 @@ pub(super) struct Case {
     pub(super) alone: bool,
     /// Needs control groups of version 1.
     pub(super) cgroup1: bool,
+    /// Needs an engine that remaps users.
+    pub(super) userns: bool,
+    /// Needs one that does not.
+    pub(super) host_users: bool,
     pub(super) steps: Vec<Step>,
 }
 
@@ -113,6 +118,8 @@ fn parse_head(head: &str) -> Result<Case> {
             "core" => case.core = true,
             "alone" => case.alone = true,
             "cgroup1" => case.cgroup1 = true,
+            "userns" => case.userns = true,
+            "hostusers" => case.host_users = true,
             _ => bail!("{word:?} says nothing about a case"),
         }
     }
@@ -131,16 +138,14 @@ mod tests {
             Case {
                 name: "a/b".to_owned(),
                 core: true,
-                alone: false,
-                cgroup1: false,
                 steps: vec![step("one", false), step("two\nthree", true)],
+                ..Case::default()
             },
             Case {
                 name: "c".to_owned(),
-                core: false,
                 alone: true,
-                cgroup1: false,
                 steps: vec![step("four", true)],
+                ..Case::default()
             },
         ];
         assert_eq!(parse(text).unwrap(), expected);

@@ -5,6 +5,8 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use berth_types::IdMaps;
+
 /// What an engine is told at its start. Values are checked by whoever fills it in.
 #[derive(Debug, Clone)]
 pub struct EngineConfig {
@@ -12,6 +14,8 @@ pub struct EngineConfig {
     pub data_root: PathBuf,
     /// Run-time state: bundles, sockets, network namespaces.
     pub exec_root: PathBuf,
+    /// What ids of containers are on the host, in a data root for these maps alone.
+    pub ids: IdMaps,
     /// The watcher's program.
     pub shim: PathBuf,
     /// The storage driver asked for; empty for automatic choice.
@@ -66,6 +70,8 @@ pub struct EngineConfig {
     pub cgroup_parent: String,
     /// Set `no-new-privileges` in each container.
     pub no_new_privileges: bool,
+    /// Label containers, where the host's SELinux is on.
+    pub selinux_enabled: bool,
     /// Addresses of TCP listeners without TLS, for the warning in `info`.
     pub plain_tcp: Vec<String>,
 }
@@ -76,6 +82,7 @@ impl EngineConfig {
         Self {
             data_root,
             exec_root,
+            ids: IdMaps::default(),
             shim,
             storage_driver: String::new(),
             storage_opts: Vec::new(),
@@ -103,6 +110,7 @@ impl EngineConfig {
             init_path: String::new(),
             cgroup_parent: String::new(),
             no_new_privileges: false,
+            selinux_enabled: false,
             plain_tcp: Vec::new(),
         }
     }

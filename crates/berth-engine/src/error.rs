@@ -35,6 +35,10 @@ pub enum EngineError {
     Filter(#[from] berth_api::filters::FilterError),
     #[error("cannot {action} {}", .path.display())]
     Io { action: &'static str, path: PathBuf, source: io::Error },
+    #[error(
+        "selinux-enabled is not supported by this version of berth where the host's SELinux is on"
+    )]
+    Selinux,
     #[error("invalid CIDR address: {text}")]
     Bip { text: String },
     #[error("`since` time ({since}) cannot be after `until` time ({until})")]
@@ -68,6 +72,7 @@ impl Classify for EngineError {
             Self::Filter(error) => error.kind(),
             Self::Driver(error) => error.kind(),
             Self::PruneRunning => ErrorKind::Conflict,
+            Self::Selinux => ErrorKind::NotImplemented,
             Self::UnknownType { .. } | Self::Bip { .. } | Self::EventSpan { .. } => {
                 ErrorKind::InvalidParameter
             }
@@ -101,6 +106,11 @@ pub enum ContainerError {
     BadRequest(Box<EngineError>),
     #[error("no command specified")]
     NoCommand,
+    #[error(
+        "cannot join the namespaces of container {name}, which has the host's users, when user \
+         namespaces are enabled"
+    )]
+    JoinsHostUsers { name: String },
     #[error("container {id} is not running")]
     NotRunning { id: String },
     #[error("cannot kill container: {name}: container {id} is not running")]
@@ -222,6 +232,7 @@ impl Classify for ContainerError {
             | Self::RenameSame
             | Self::NoConfig
             | Self::NoCommand
+            | Self::JoinsHostUsers { .. }
             | Self::BadRequest(_)
             | Self::Signal { .. }
             | Self::DetachKeys { .. }

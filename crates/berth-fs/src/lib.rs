@@ -12,6 +12,7 @@
 
 pub mod apply;
 pub mod atomic;
+mod capability;
 pub mod changes;
 pub mod copy;
 pub mod decompress;

@@ -8,7 +8,7 @@ use berth_db::Tx;
 use berth_fs::changes::{self, Change};
 use berth_fs::pack;
 use berth_fs::root::Root;
-use berth_storage::{Access, CreateOptions, Mounted, NativeDiff, Prepared, StorageError};
+use berth_storage::{Access, CreateOptions, Mounted, Prepared, StorageError};
 use berth_sys::mount::is_mount_point;
 use berth_sys::mountns::within_private;
 use berth_types::{ChainId, ContainerId, LayerId};
@@ -243,11 +243,12 @@ impl LayerStore {
             Err(StorageError::ReadOnly { .. }) => return Ok(()),
             other => other?,
         };
+        let owner = self.inner().ids.root();
         if let Some(native) = self.driver().native() {
-            init::fill_upper(&native.diff_dir(id), &native.lower_dirs(id)?)?;
+            init::fill_upper(&native.diff_dir(id), &native.lower_dirs(id)?, owner)?;
         } else {
             let mounted = Mounted::new(prepared)?;
-            init::fill_tree(mounted.root())?;
+            init::fill_tree(mounted.root(), owner)?;
         }
         Ok(self.driver().commit(id)?)
     }
@@ -263,11 +264,16 @@ impl LayerStore {
     }
 
     fn pack<W: Write + Send>(&self, rw: &RwLayer, out: W) -> Result<(), LayerError> {
+        let ids = &self.inner().ids;
         match self.driver().native() {
-            Some(native) => pack_upper(native, &rw.mount, out),
+            Some(native) => {
+                let upper = open_root(native.diff_dir(&rw.mount))?;
+                pack::overlay_upper(&upper, ids, out)?;
+                Ok(())
+            }
             None => self.with_trees(rw, |old, new| {
                 let changed = changes::between(Some(old), new)?;
-                pack::changes(new, &changed, out)?;
+                pack::changes(new, &changed, ids, out)?;
                 Ok(())
             }),
         }
@@ -302,15 +308,6 @@ impl LayerStore {
         end_scratch(&place);
         done.map_err(io_at("mount below", place))?
     }
-}
-
-fn pack_upper<W: Write>(
-    native: &dyn NativeDiff,
-    mount: &LayerId,
-    out: W,
-) -> Result<(), LayerError> {
-    pack::overlay_upper(&open_root(native.diff_dir(mount))?, out)?;
-    Ok(())
 }
 
 fn open_root(path: impl AsRef<Path>) -> Result<Root, LayerError> {

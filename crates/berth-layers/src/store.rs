@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use berth_db::{Db, Tx};
 use berth_storage::StorageDriver;
-use berth_types::{ChainId, ContainerId, DiffId, LayerId, Timestamp};
+use berth_types::{ChainId, ContainerId, DiffId, IdMaps, LayerId, Timestamp};
 
 use crate::files::Files;
 use crate::{Ingest, LayerError, NewLayer, TarStream, record};
@@ -74,6 +74,8 @@ pub(crate) struct Inner {
     pub(crate) db: Arc<Db>,
     pub(crate) files: Files,
     pub(crate) lost_and_found: PathBuf,
+    /// What ids of containers are in layers.
+    pub(crate) ids: IdMaps,
 }
 
 impl LayerStore {
@@ -83,9 +85,20 @@ impl LayerStore {
         driver: Arc<dyn StorageDriver>,
         db: Arc<Db>,
     ) -> Result<Self, LayerError> {
+        Self::open_for(root, driver, db, IdMaps::default())
+    }
+
+    /// As [`open`](Self::open), for layers that hold ids of the host as `ids` maps them. Tars that
+    /// come in and go out have ids of the container.
+    pub fn open_for(
+        root: &Path,
+        driver: Arc<dyn StorageDriver>,
+        db: Arc<Db>,
+        ids: IdMaps,
+    ) -> Result<Self, LayerError> {
         let files = Files::open(root)?;
         let lost_and_found = root.join("lost+found");
-        Ok(Self { inner: Arc::new(Inner { driver, db, files, lost_and_found }) })
+        Ok(Self { inner: Arc::new(Inner { driver, db, files, lost_and_found, ids }) })
     }
 
     /// The driver below.

@@ -22,3 +22,4 @@ pub mod signals;
 pub mod socket;
 pub mod system;
 pub mod tty;
+pub mod userns;

@@ -36,6 +36,7 @@ mod stop;
 mod supervise;
 mod top;
 mod update;
+mod users;
 mod wait;
 mod watcher;
 

@@ -4,6 +4,7 @@
 mod df;
 mod events;
 mod info;
+pub(crate) mod selinux;
 mod storage_check;
 mod version;
 
@@ -34,6 +35,7 @@ pub(crate) fn open_driver(config: &EngineConfig) -> Result<Arc<dyn StorageDriver
         name: named,
         environment,
         options: &config.storage_opts,
+        owner: config.ids.root(),
     })?)
 }
 

@@ -9,6 +9,7 @@ use berth_engine::images::{Archive, ImportRequest};
 use berth_engine::{Engine, EngineConfig, EngineError};
 use berth_images::list::ListOptions;
 use berth_types::kind::chain;
+use berth_types::{IdMap, IdMaps};
 
 /// The directories of an engine.
 pub(crate) struct Dirs {
@@ -35,7 +36,7 @@ impl Dirs {
         self.dir.path().join("data")
     }
 
-    fn config(&self) -> EngineConfig {
+    pub(crate) fn config(&self) -> EngineConfig {
         let exec_root = self.dir.path().join("exec");
         let mut config = EngineConfig::new(self.data_root(), exec_root, "/bin/true".into());
         config.bridge = "none".to_owned();
@@ -47,15 +48,34 @@ impl Dirs {
         self.open_on("")
     }
 
+    /// Opens an engine on them whose containers' users are remapped, root to `uid`.
+    pub(crate) fn open_remapped(&self, uid: u32) -> Result<Open, EngineError> {
+        let map = IdMap::from_subordinate(&[(uid, 65536)]);
+        let mut config = self.config();
+        config.data_root = self.remapped_root(uid);
+        config.ids = IdMaps { uids: map.clone(), gids: map };
+        Self::open_config(config)
+    }
+
+    /// Where such an engine has its data.
+    pub(crate) fn remapped_root(&self, uid: u32) -> PathBuf {
+        self.data_root().join(format!("{uid}.{uid}"))
+    }
+
     /// Opens an engine on them with this storage driver; empty chooses.
     pub(crate) fn open_on(&self, driver: &str) -> Result<Open, EngineError> {
+        let mut config = self.config();
+        driver.clone_into(&mut config.storage_driver);
+        Self::open_config(config)
+    }
+
+    /// Opens an engine that is told this.
+    pub(crate) fn open_config(config: EngineConfig) -> Result<Open, EngineError> {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
             .enable_all()
             .build()
             .unwrap();
-        let mut config = self.config();
-        driver.clone_into(&mut config.storage_driver);
         let engine = runtime.block_on(Engine::open(config))?;
         Ok(Open { engine: Some(engine), runtime: Some(runtime) })
     }
