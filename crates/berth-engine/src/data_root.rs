@@ -242,12 +242,11 @@ fn open_base(base: &Path, owner: Owner) -> Result<(), DataRootError> {
     if read_marker(base)?.is_none() && !is_empty(base).map_err(io)? {
         return Err(DataRootError::Foreign { path: base.to_owned() });
     }
-    make_dir(base, 0o711).map_err(io)?;
-    narrow(base, owner).map_err(io)?;
-    match base.ancestors().skip(1).find(|dir| !may_pass(dir, owner)) {
-        Some(dir) => Err(DataRootError::NoPassage { path: dir.to_owned() }),
-        None => Ok(()),
+    if let Some(dir) = base.ancestors().skip(1).find(|dir| !may_pass(dir, owner)) {
+        return Err(DataRootError::NoPassage { path: dir.to_owned() });
     }
+    make_dir(base, 0o711).map_err(io)?;
+    narrow(base, owner).map_err(io)
 }
 
 fn may_pass(dir: &Path, owner: Owner) -> bool {
@@ -295,7 +294,7 @@ fn is_empty(path: &Path) -> io::Result<bool> {
         let entry = entry?;
         let name = entry.file_name();
         let is_root = |name: &&str| is_remapped_name(name) && is_ours(&entry.path());
-        if name.to_str().filter(is_root).is_some() {
+        if name.to_str().as_ref().is_some_and(is_root) {
             continue;
         }
         let is_own = |name: &&str| UNSEALED.contains(name) || name.starts_with(TEMPORARY_PREFIX);

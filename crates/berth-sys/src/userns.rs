@@ -5,7 +5,7 @@
 
 use std::fs::File;
 use std::io::{self, Read as _, Write as _};
-use std::os::fd::{AsRawFd as _, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::path::{Path, PathBuf};
 
 use rustix::pipe::PipeFlags;
@@ -51,7 +51,7 @@ impl Holder {
         let ends = Ends {
             wait: wait.as_raw_fd(),
             tell: tell.as_raw_fd(),
-            join: joined.as_ref().map_or(-1, |file| file.as_raw_fd()),
+            join: joined.as_ref().map_or(-1, AsRawFd::as_raw_fd),
         };
         let holder = Self { pid: spawn(flags, ends)?, release: Some(release) };
         drop((wait, tell, joined));

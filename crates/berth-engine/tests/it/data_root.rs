@@ -277,16 +277,16 @@ fn owner(path: &Path) -> (u32, u32, u32) {
     (meta.mode() & 0o7777, meta.uid(), meta.gid())
 }
 
+fn set_mode(path: &Path, mode: u32) {
+    fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(mode)).unwrap();
+}
+
 #[test]
 fn root_remapped_users_have_a_data_root_of_their_own() {
     let test = "root_remapped_users_have_a_data_root_of_their_own";
     let Some(dirs) = Dirs::new(test) else { return };
     // The mapped root must be able to pass.
-    let passable = |path: &Path| {
-        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o711);
-        fs::set_permissions(path, mode).unwrap();
-    };
-    passable(dirs.data_root().parent().unwrap());
+    set_mode(dirs.data_root().parent().unwrap(), 0o711);
     let first = dirs.open_remapped(100_000).unwrap();
     let images = first.import(b"remapped");
     drop(first);
@@ -330,14 +330,18 @@ fn root_remapped_users_stay_out_of_foreign_and_closed_directories() {
         Ok(_) => panic!("not refused"),
         Err(error) => berth_types::kind::chain(&error),
     };
-    let closed = dirs.data_root().parent().unwrap().display().to_string();
+    let closed = dirs.data_root().parent().unwrap().to_owned();
+    set_mode(&closed, 0o700);
     assert_eq!(
         refusal(),
         format!(
-            "a subdirectory in your graphroot path ({closed}) restricts access to the remapped root \
-             uid/gid; please fix by allowing 'o+x' permissions on existing directories"
+            "a subdirectory in your graphroot path ({}) restricts access to the remapped root \
+             uid/gid; please fix by allowing 'o+x' permissions on existing directories",
+            closed.display()
         )
     );
+    assert!(!dirs.data_root().try_exists().unwrap());
+    set_mode(&closed, 0o711);
     put(&dirs.data_root().join("image/overlay2/repositories.json"), b"{}");
     let before = picture(&dirs.data_root());
     assert!(refusal().contains("was not made by berth"), "{}", refusal());

@@ -224,6 +224,7 @@ fn root_layers_hold_ids_of_the_host_and_tars_those_of_containers() {
         let (ingest, applied) = open.store.commit_rw("commit", &id).unwrap();
         assert_eq!(applied.diff, Digest::of(&tar).into());
         drop(ingest);
+        open.store.reap().unwrap();
         root.check(&open.store);
     });
 }

@@ -344,11 +344,12 @@ fn own_mounts_win_over_the_files_of_etc_and_shm_can_come_from_outside() {
 #[test]
 fn a_user_namespace_binds_devices_and_has_no_range_for_pings() {
     let map = IdMap::from_subordinate(&[(100_000, 1000)]);
-    let ids = IdMaps { uids: map.clone(), gids: map };
+    // The closures' inputs may live as long as they like.
+    let ids: &'static IdMaps = Box::leak(Box::new(IdMaps { uids: map.clone(), gids: map }));
     let host = json!({
         "Devices": [{"PathOnHost": "/dev/null", "PathInContainer": "/dev/nix", "CgroupPermissions": "rw"}],
     });
-    let users = || Users { namespace: PathBuf::from("/proc/1/ns/user"), ids: &ids };
+    let users = || Users { namespace: PathBuf::from("/proc/1/ns/user"), ids };
     let built = try_built(SH, &host, |input| input.users = Some(users())).unwrap();
     let namespaces = namespaces_of(&built);
     assert!(namespaces.contains(&"user=/proc/1/ns/user".to_owned()), "{namespaces:?}");
