@@ -22,7 +22,7 @@ const USAGE: &str = "\
 usage: conformance docker [--help]     the docker CLI against berth
        conformance kill [--help]       the daemon killed at random points
        conformance service [NAME…]     its sockets, signals, start and end
-       conformance vm                  limits, freezing and devices under version 2 control groups";
+       conformance vm [WORD…]          version 2 control groups, containers on thin devices";
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
@@ -30,7 +30,7 @@ fn main() -> ExitCode {
         Some((command, rest)) if command == "docker" => docker::run(rest),
         Some((command, rest)) if command == "kill" => kill::run(rest),
         Some((command, rest)) if command == "service" => service::run(rest),
-        Some((command, [])) if command == "vm" => vm::run(),
+        Some((command, rest)) if command == "vm" => vm::run(rest),
         _ => Err(anyhow::anyhow!("{USAGE}")),
     };
     match done {
