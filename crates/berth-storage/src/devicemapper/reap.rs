@@ -1,5 +1,6 @@
 //! Deleting removed layers, at once or when their last user is gone.
 
+use std::io::ErrorKind;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
@@ -30,7 +31,11 @@ impl Set {
         if self.mapper.info(&name)?.is_some() {
             self.let_go_of(&name, &self.name(&trash, device))?;
         }
-        self.records.turn(role, &trash)
+        match self.records.turn(role, &trash) {
+            // Somebody else removes it at the same time, and was faster.
+            Err(StorageError::Io { source, .. }) if source.kind() == ErrorKind::NotFound => Ok(()),
+            other => other,
+        }
     }
 
     /// Deletes the removed layers that nobody uses. Says whether some are left that somebody does.

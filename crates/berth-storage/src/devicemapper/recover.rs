@@ -1,6 +1,7 @@
 //! Making devices and files agree at the start, and letting go of devices at the end.
 
 use std::path::{Path, PathBuf};
+use std::sync::PoisonError;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use berth_fs::copy::{self, Xattrs};
@@ -108,6 +109,8 @@ impl Set {
 
     /// Lets go of what nobody uses; of the pool too, if it is the driver's own.
     pub(super) fn close(&self) -> Result<(), StorageError> {
+        // A deletion has a device active for a moment.
+        let _after_deletions = self.reaping.lock().unwrap_or_else(PoisonError::into_inner);
         let mut is_used = false;
         for name in self.own_names()? {
             is_used |= !self.mapper.remove_if_unused(&name)?;

@@ -1,6 +1,7 @@
 //! Pools that are full, lost, old or somebody else's.
 
 use std::fs::{self, File};
+use std::io::Write as _;
 
 use berth_types::LayerId;
 
@@ -109,7 +110,7 @@ fn vm_devicemapper_a_layer_in_use_is_deleted_when_it_no_longer_is() {
     driver.reap().unwrap();
     let count = |driver: &Devicemapper| driver.status().pop().unwrap().1;
     assert_eq!(count(&driver), "1");
-    std::io::Write::write_all(&mut open, b"still there").unwrap();
+    open.write_all(b"still there").unwrap();
     // The id lives again beside it.
     driver.create(&used, Some(&base), &rw()).unwrap();
     assert_eq!(content(&driver, &used), same(&["a"]));
@@ -119,4 +120,40 @@ fn vm_devicemapper_a_layer_in_use_is_deleted_when_it_no_longer_is() {
     assert_eq!(content(&driver, &used), same(&["a"]));
     let trash = Records::open(&home).unwrap().roles().unwrap();
     assert!(!trash.iter().any(|role| matches!(role, Role::Removing(..))), "{trash:?}");
+}
+
+#[test]
+fn vm_devicemapper_a_full_pool_fails_writes_and_is_emptied_by_removals() {
+    let test = "vm_devicemapper_a_full_pool_fails_writes_and_is_emptied_by_removals";
+    if !testkit::in_vm(test) {
+        return;
+    }
+    let disk = disk();
+    let home = disk.path().join("devicemapper");
+    let more = ["dm.loopdatasize=128M", "dm.fs=ext4", "dm.mountopt=errors=remount-ro"];
+    let driver = small(&home, &more);
+    // Else writes wait for a minute.
+    let knob = "/sys/module/dm_thin_pool/parameters/no_space_timeout";
+    fs::File::options().write(true).open(knob).unwrap().write_all(b"1").unwrap();
+    let base = layer(&driver, None, &["kept"]);
+    driver.sync().unwrap();
+    let greedy = LayerId::random();
+    driver.create(&greedy, Some(&base), &rw()).unwrap();
+    {
+        let plan = driver.prepare(&greedy, Access::Write).unwrap();
+        let mounted = Mounted::new(plan).unwrap();
+        let mut file = File::create(mounted.root().join("big")).unwrap();
+        let written = file.write_all(&vec![1; 200 << 20]).and_then(|()| file.sync_all());
+        written.expect_err("more than there is");
+    }
+    let error = driver.create(&LayerId::random(), Some(&base), &rw()).unwrap_err().to_string();
+    assert!(error.starts_with("devmapper: Thin Pool has 0 free data blocks"), "{error}");
+    assert_eq!(content(&driver, &base), same(&["kept"]), "what was there is read");
+    drop(driver);
+    let driver = small(&home, &more);
+    driver.recover(&|_| false).unwrap();
+    driver.remove(&greedy).unwrap();
+    driver.reap().unwrap();
+    let next = layer(&driver, Some(&base), &["next"]);
+    assert_eq!(content(&driver, &next), same(&["kept", "next"]));
 }
