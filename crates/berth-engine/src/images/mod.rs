@@ -20,8 +20,8 @@ pub use berth_images::list::ListOptions;
 pub use berth_images::remove::RemoveOptions;
 pub use import::ImportRequest;
 pub use load::LoadOptions;
-pub(crate) use stream::messages;
 pub use stream::{Archive, Messages};
+pub(crate) use stream::{MessageSender, messages};
 
 use crate::engine::Engine;
 

@@ -7,4 +7,6 @@ mod data_root;
 #[cfg(test)]
 mod kit;
 #[cfg(test)]
+mod registry;
+#[cfg(test)]
 mod switching;
