@@ -21,6 +21,7 @@
 #![forbid(unsafe_code)]
 
 pub mod check;
+mod draft;
 mod error;
 mod files;
 mod ingest;
@@ -32,6 +33,7 @@ mod store;
 mod tar_stream;
 
 pub use berth_fs::changes::{Change, ChangeKind};
+pub use draft::Draft;
 pub use error::LayerError;
 pub use ingest::{Applied, Ingest, NewLayer, Parent};
 pub use record::SCHEMA;

@@ -1,0 +1,173 @@
+//! Layers that are written in place and then become image layers: what a build's `COPY` makes.
+//!
+//! A draft has no init layer: what is in it is what its writer put there. It is on record as an
+//! intent, so a crash leaves nothing behind.
+
+use std::io::Write;
+
+use berth_fs::root::Root;
+use berth_fs::{changes, pack};
+use berth_storage::{Access, CreateOptions, Mounted};
+use berth_sys::mountns::within_private;
+use berth_types::{ChainId, HexId, LayerId};
+
+use crate::files::{end_scratch, io_at};
+use crate::rw::open_root;
+use crate::{Applied, Ingest, Layer, LayerError, LayerStore, record};
+
+/// A layer that is being written. Dropping it removes it.
+#[derive(Debug)]
+pub struct Draft {
+    store: LayerStore,
+    id: HexId,
+    layer: LayerId,
+    parent: Option<Layer>,
+}
+
+impl LayerStore {
+    /// Begins a layer on top of an image's, which it keeps alive.
+    pub fn draft(&self, parent: Option<&ChainId>) -> Result<Draft, LayerError> {
+        let parent = parent.map(|chain| self.inner().known(chain)).transpose()?;
+        let (id, layer) = (HexId::random(), LayerId::random());
+        let driver = self.driver().name();
+        self.inner().db.write(|tx| {
+            if let Some(parent) = &parent {
+                self.retain(tx, &parent.chain, &owner(&id))?;
+            }
+            Ok::<_, LayerError>(record::intend_making(tx, driver, id.as_str(), &layer)?)
+        })?;
+        let draft = Draft { store: self.clone(), id, layer, parent };
+        let options = CreateOptions { writable: true, ..CreateOptions::default() };
+        let below = draft.parent.as_ref().map(|parent| &parent.layer);
+        self.driver().create(&draft.layer, below, &options)?;
+        Ok(draft)
+    }
+
+    /// Runs `work` on the tree that an image layer and those below it make, mounted where nobody
+    /// else sees it.
+    pub fn with_tree<T: Send>(
+        &self,
+        chain: &ChainId,
+        work: impl FnOnce(&Root) -> T + Send,
+    ) -> Result<T, LayerError> {
+        let layer = self.inner().known(chain)?.layer;
+        self.with_mounted(&[(&layer, Access::Read)], |roots| work(&roots[0]))
+    }
+
+    /// Makes one new layer on `base` of everything in which the tree of `top` differs from it. It is
+    /// applied already: go on with [`Ingest::finish`].
+    pub fn flatten(
+        &self,
+        op: &'static str,
+        base: Option<&ChainId>,
+        top: &ChainId,
+    ) -> Result<(Ingest, Applied), LayerError> {
+        let base_layer = base.map(|chain| self.inner().known(chain)).transpose()?;
+        let top_layer = self.inner().known(top)?;
+        self.commit_packed(op, base.cloned(), |out| {
+            let base = base_layer.as_ref().map(|layer| &layer.layer);
+            self.pack_between(base, &top_layer.layer, out)
+        })
+    }
+
+    /// Packs what differs between two layers' trees.
+    fn pack_between<W: Write + Send>(
+        &self,
+        old: Option<&LayerId>,
+        new: &LayerId,
+        out: W,
+    ) -> Result<(), LayerError> {
+        let mut layers = vec![(new, Access::Read)];
+        layers.extend(old.map(|old| (old, Access::Read)));
+        self.with_mounted(&layers, |roots| {
+            let changed = changes::between(roots.get(1), &roots[0])?;
+            pack::changes(&roots[0], &changed, out)?;
+            Ok::<_, LayerError>(())
+        })?
+    }
+
+    /// Runs `work` on these layers' trees, in their order.
+    fn with_mounted<T: Send>(
+        &self,
+        layers: &[(&LayerId, Access)],
+        work: impl FnOnce(&[Root]) -> T + Send,
+    ) -> Result<T, LayerError> {
+        let place = self.inner().files.scratch()?;
+        let mut prepared = Vec::with_capacity(layers.len());
+        for (at, (layer, access)) in layers.iter().enumerate() {
+            let place = place.join(at.to_string());
+            prepared.push(self.driver().prepare(layer, *access)?.moved_to(&place));
+        }
+        let done = within_private(|| {
+            let mut mounted = Vec::with_capacity(prepared.len());
+            for prepared in prepared {
+                mounted.push(Mounted::new(prepared)?);
+            }
+            let roots = mounted.iter().map(|mounted| open_root(mounted.root()));
+            let roots = roots.collect::<Result<Vec<_>, _>>()?;
+            // Files are closed before the mounts go.
+            let result = work(&roots);
+            drop(roots);
+            Ok::<_, LayerError>(result)
+        });
+        end_scratch(&place);
+        done.map_err(io_at("mount below", place))?
+    }
+}
+
+impl Draft {
+    /// Runs `work` on the layer's tree, and on that of another image layer if one is named.
+    pub fn write<T: Send>(
+        &self,
+        from: Option<&ChainId>,
+        work: impl FnOnce(&Root, Option<&Root>) -> T + Send,
+    ) -> Result<T, LayerError> {
+        let from = from.map(|chain| self.store.inner().known(chain)).transpose()?;
+        let mut layers = vec![(&self.layer, Access::Write)];
+        layers.extend(from.as_ref().map(|from| (&from.layer, Access::Read)));
+        let done = self.store.with_mounted(&layers, |roots| work(&roots[0], roots.get(1)));
+        self.store.driver().release(&self.layer)?;
+        done
+    }
+
+    /// Makes a new image layer of what was written. It is applied already: go on with
+    /// [`Ingest::finish`]. When nothing was written the layer's DiffID is
+    /// [`DiffId::empty`](berth_types::DiffId::empty), and the ingest may just be dropped.
+    pub fn commit(&self, op: &'static str) -> Result<(Ingest, Applied), LayerError> {
+        let parent = self.parent.as_ref().map(|parent| parent.chain.clone());
+        self.store.commit_packed(op, parent, |out| {
+            if let Some(native) = self.store.driver().native() {
+                pack::overlay_upper(&open_root(native.diff_dir(&self.layer))?, out)?;
+                return Ok(());
+            }
+            let below = self.parent.as_ref().map(|parent| &parent.layer);
+            self.store.pack_between(below, &self.layer, out)
+        })
+    }
+
+    fn discard(&self) -> Result<(), LayerError> {
+        let driver = self.store.driver();
+        driver.remove(&self.layer)?;
+        let removed = self.store.inner().db.write(|tx| {
+            record::intend_removal(tx, driver.name(), &self.layer)?;
+            match &self.parent {
+                Some(parent) => self.store.release(tx, &parent.chain, &owner(&self.id)),
+                None => Ok(Vec::new()),
+            }
+        })?;
+        self.store.purge(&removed)
+    }
+}
+
+impl Drop for Draft {
+    fn drop(&mut self) {
+        if let Err(error) = self.discard() {
+            let error = berth_types::kind::chain(&error);
+            tracing::warn!(error, "a layer in the making is left for the next start to clear");
+        }
+    }
+}
+
+fn owner(id: &HexId) -> String {
+    format!("{}{id}", record::INGEST_OWNER)
+}
