@@ -13,6 +13,7 @@ use berth_runtime::{selftest, shim};
 use berth_volumes::VolumeStore;
 
 use crate::blocking::blocking;
+use crate::build::Builds;
 use crate::config::{EngineConfig, Reloadable};
 use crate::containers::{Containers, restore};
 use crate::data_root::DataRoot;
@@ -44,6 +45,7 @@ struct Inner {
     volumes: Arc<VolumeStore>,
     networks: Arc<Networks>,
     containers: Containers,
+    builds: Builds,
     events: Events,
     host: berth_runtime::Host,
     prunes: Prunes,
@@ -87,6 +89,7 @@ impl Engine {
                 volumes: stores.volumes,
                 networks: stores.networks,
                 containers: Containers::default(),
+                builds: Builds::default(),
                 events: Events::default(),
                 host: stores.host,
                 prunes: Prunes::default(),
@@ -95,6 +98,7 @@ impl Engine {
             }),
         };
         restore::run(&engine).await?;
+        engine.end_interrupted_builds();
         engine.start_self_test();
         Ok(engine)
     }
@@ -183,6 +187,10 @@ impl Engine {
 
     pub(crate) fn containers(&self) -> &Containers {
         &self.inner.containers
+    }
+
+    pub(crate) fn builds(&self) -> &Builds {
+        &self.inner.builds
     }
 
     pub(crate) fn host(&self) -> &berth_runtime::Host {

@@ -9,13 +9,11 @@ use berth_api::image::{
     HistoryItem, ImageConfig, ImageDeleteItem, ImageInspect, ImagePruneReport, ImageSummary,
     ProgressMessage,
 };
-use berth_api::json::List;
 use berth_engine::images::{ImportRequest, ListOptions, LoadOptions, RemoveOptions};
 use berth_engine::{Engine, EngineError};
 use berth_types::Timestamp;
 use bytes::Bytes;
 use hyper::StatusCode;
-use serde::Serialize;
 use tokio::sync::mpsc;
 
 use crate::answer::{JSON, Json, TAR, stream_response};
@@ -43,7 +41,6 @@ pub(crate) fn routes() -> Vec<Route<Engine>> {
         Route::get("/images/{name}/history", history),
         Route::post("/images/{name}/tag", tag),
         Route::delete("/images/{name}", remove),
-        Route::post("/build/prune", prune_build_cache),
     ]
 }
 
@@ -190,19 +187,6 @@ async fn remove(
     Ok(Json(engine.remove_image(&name, options).await?))
 }
 
-/// `POST /build/prune`: there is no build cache, so there is nothing in it.
-async fn prune_build_cache(State(engine): State<Engine>) -> Json<BuildPruneReport> {
-    engine.prune_build_cache();
-    Json(BuildPruneReport::default())
-}
-
-#[derive(Serialize, Default)]
-#[serde(rename_all = "PascalCase")]
-struct BuildPruneReport {
-    caches_deleted: List<String>,
-    space_reclaimed: u64,
-}
-
 /// Messages, each on a line of its own. The headers wait for the first, as in Docker, so that a
 /// client has sent its body by then.
 pub(super) async fn stream(mut messages: mpsc::Receiver<ProgressMessage>) -> Response {
@@ -214,7 +198,11 @@ pub(super) async fn stream(mut messages: mpsc::Receiver<ProgressMessage>) -> Res
             if sender.send(Ok(line(&message))).await.is_err() {
                 break;
             }
-            next = messages.recv().await;
+            // An operation that may end with its client must hear that it left.
+            next = tokio::select! {
+                next = messages.recv() => next,
+                () = sender.closed() => None,
+            };
         }
     });
     stream_response(Some(JSON), lines)

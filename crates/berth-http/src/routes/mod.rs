@@ -1,5 +1,6 @@
 //! The one list of routes: all of API 1.51, built or not, and berth's own below `/berth/`.
 
+mod build;
 mod containers;
 mod exec;
 mod images;
@@ -25,6 +26,7 @@ pub(crate) fn all() -> Vec<Route<Engine>> {
     routes.extend(containers::routes());
     routes.extend(exec::routes());
     routes.extend(images::routes());
+    routes.extend(build::routes());
     routes.extend(volumes::routes());
     routes.extend(networks::routes());
     routes.extend(storage::routes());
@@ -36,10 +38,6 @@ pub(crate) fn all() -> Vec<Route<Engine>> {
 fn not_built() -> Vec<Route<Engine>> {
     const NOT_BUILT: &[(Method, &str, &str)] = &[
         (Method::POST,   "/auth",                                  "logging in to registries is"),
-        (Method::POST,   "/build",                                 "building images is"),
-        (Method::POST,   "/build/cancel",                          "building images is"),
-        (Method::POST,   "/session",                               "BuildKit is"),
-        (Method::POST,   "/grpc",                                  "BuildKit is"),
         (Method::GET,    "/distribution/{name}/json",              "looking at registries is"),
         (Method::GET,    "/containers/{name}/attach/ws",           "attaching by WebSocket is"),
         (Method::GET,    "/containers/{name}/checkpoints",         "checkpoints are"),
