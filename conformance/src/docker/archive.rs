@@ -45,6 +45,21 @@ tty() {
 layers() { tar -xOf "$1" manifest.json | sed 's/.*"Layers":\[\([^]]*\)\].*/\1/; s/[",]/ /g'; }
 # The digest of each layer in an archive of one image.
 digests() { for layer in $(layers "$1"); do tar -xOf "$1" "$layer" | sha256sum | cut -d' ' -f1; done; }
+# Builds with the classic builder. The CLI's advice to use another and its progress are left out, and
+# ids, which are new each time.
+build() {
+  said=$(mktemp) && told=$(mktemp) || return; DOCKER_BUILDKIT=0 docker build "$@" >"$told" 2>"$said"; code=$?
+  sed -E '/^Sending build context/d
+    s/^( ---> (Running in )?|Removing intermediate container |Successfully built )[0-9a-f]{12}$/\1ID/' "$told"
+  sed '/^DEPRECATED/,/^ *environment-variable/d; /^Sending build context/d; /^$/d' "$said" >&2
+  rm "$told" "$said"; return $code
+}
+# An image's history, and the members of its top layer.
+steps() { docker history --no-trunc --format '{{.CreatedBy}}|{{.Size}}|{{.Comment}}' "$1"; }
+top() {
+  docker save "$1" >.saved.tar; for last in $(layers .saved.tar); do :; done
+  tar -xOf .saved.tar "$last" >.top.tar; members .top.tar; rm .saved.tar .top.tar
+}
 # An archive's members with mode, owner and size.
 members() { tar --numeric-owner -tvf "$1" | sed 's/ 20[0-9-]* [0-9:]* / /; s/  */ /g' | sort; }
 "#;
