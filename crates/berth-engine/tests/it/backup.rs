@@ -403,9 +403,8 @@ fn root_a_size_is_in_force_after_a_restore() {
     let test = "root_a_size_is_in_force_after_a_restore";
     let mkfs = ["-O", "quota,project", "-E", "quotatype=prjquota"];
     for driver in ["overlay2", "vfs"] {
-        let fs = match testkit::LoopFs::with("ext4", &mkfs, "loop,prjquota") {
-            Ok(fs) => fs,
-            Err(_) => return testkit::skip(test, "a kernel with project quotas of ext4"),
+        let Ok(fs) = testkit::LoopFs::with("ext4", &mkfs, "loop,prjquota") else {
+            return testkit::skip(test, "a kernel with project quotas of ext4");
         };
         let dirs = Dirs::on_fs(fs);
         let open = dirs.open_on(driver).unwrap();
