@@ -10,15 +10,23 @@ use super::fixture;
 use crate::client::Client;
 use crate::daemon::{self, BerthDaemon};
 
+/// Room for removals.
+const RESERVE: &str = ".berth-reserve";
+
 /// Everything that should not be there, and everything that should be and is not, each in words.
 pub(super) fn strangers(daemon: &BerthDaemon, api: &Client) -> Result<Vec<String>> {
     let known = Known::ask(api)?;
     let mut found = Found::default();
     let root = daemon.data_root();
-    found.compare("layer", &root.join("overlay2"), &known.layers, &["l"])?;
+    found.compare("layer", &root.join("overlay2"), &known.layers, &["l", RESERVE])?;
     found.links(&root.join("overlay2/l"), known.layers.len())?;
-    found.compare("layer's files", &root.join("layers"), &known.chains, &[])?;
-    found.compare("container's directory", &root.join("containers"), &known.containers, &[])?;
+    found.compare("layer's files", &root.join("layers"), &known.chains, &[RESERVE])?;
+    found.compare(
+        "container's directory",
+        &root.join("containers"),
+        &known.containers,
+        &[RESERVE],
+    )?;
     found.compare("volume", &root.join("volumes"), &known.volumes, &[])?;
     found.compare("file", &root.join("tmp"), &BTreeSet::new(), &[])?;
     found.compare("lost", &root.join("lost+found"), &BTreeSet::new(), &[])?;

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use berth_api::daemon::Version;
 use berth_db::{Db, Schema};
+use berth_fs::reserve::Reserve;
 use berth_images::ImageStore;
 use berth_layers::LayerStore;
 use berth_networks::Networks;
@@ -254,6 +255,7 @@ impl Stores {
         let db = Arc::new(Db::open(&root.join("berth.db"), SCHEMAS)?);
         // Before the driver makes its home: without the marker the root would look like somebody else's.
         data_root.seal()?;
+        Reserve::at(&root.join("containers")).renew();
         let driver = crate::system::open_driver(config)?;
         data_root.clear_tmp().map_err(EngineError::io("empty", &root.join("tmp")))?;
         let id = data_root.engine_id().map_err(EngineError::io("read", root))?;

@@ -18,6 +18,7 @@ pub mod copy;
 pub mod decompress;
 pub mod lock;
 pub mod pack;
+pub mod reserve;
 pub mod root;
 pub mod steps;
 pub mod tar;

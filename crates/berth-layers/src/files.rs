@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use berth_fs::atomic;
+use berth_fs::reserve::Reserve;
 use berth_types::{ChainId, DiffId, Digest, LayerId, Timestamp};
 use serde::{Deserialize, Serialize};
 
@@ -44,6 +45,7 @@ pub(crate) struct Found {
 #[derive(Debug)]
 pub(crate) struct Files {
     dir: PathBuf,
+    reserve: Reserve,
     /// How many ingests rely on a chain's files before its record is written.
     claims: Mutex<BTreeMap<ChainId, usize>>,
 }
@@ -74,7 +76,9 @@ impl Files {
     pub(crate) fn open(root: &Path) -> Result<Self, LayerError> {
         let dir = root.join("layers");
         atomic::create_dir_durable(&dir, 0o700).map_err(io_at("create", &dir))?;
-        Ok(Self { dir, claims: Mutex::new(BTreeMap::new()) })
+        let reserve = Reserve::at(&dir);
+        reserve.renew();
+        Ok(Self { dir, reserve, claims: Mutex::new(BTreeMap::new()) })
     }
 
     /// A new tar-split file for a layer in the making.
@@ -204,7 +208,7 @@ impl Files {
     /// Moves to the trash, to be deleted by [`reap`](Self::reap). Nothing there is fine.
     pub(crate) fn trash(&self, path: &Path) -> Result<(), LayerError> {
         let to = self.dir.join(format!("{REMOVING}{}", LayerId::random()));
-        match fs::rename(path, to) {
+        match self.reserve.spend(|| fs::rename(path, &to)) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
                 Err(io_at("rename", path)(error))
             }
@@ -222,6 +226,7 @@ impl Files {
                 _ => {}
             }
         }
+        self.reserve.renew();
         Ok(())
     }
 

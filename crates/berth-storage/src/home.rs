@@ -5,6 +5,7 @@
 //! .berth-creating-<id>       a layer whose creation has not finished
 //! .berth-removing-<id>-<n>   a layer that was removed and waits to be deleted
 //! .berth-probe-<n>           a test of what the kernel can do
+//! .berth-reserve             room for removals when the disk is full
 //! ```
 //!
 //! Everything else in it belongs to somebody else and is left alone.
@@ -16,6 +17,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use berth_fs::reserve::Reserve;
 use berth_sys::fsinfo;
 use berth_sys::mount::{Unmount, unmount, unmount_tree};
 use berth_types::{HexId, LayerId};
@@ -41,6 +43,7 @@ pub(crate) struct Home {
     dir: PathBuf,
     driver: &'static str,
     delete: Delete,
+    reserve: Reserve,
     reaping: Mutex<()>,
 }
 
@@ -60,7 +63,9 @@ impl Home {
         delete: Delete,
     ) -> Result<Self, StorageError> {
         make_dir(dir, PRIVATE)?;
-        Ok(Self { dir: dir.to_owned(), driver, delete, reaping: Mutex::new(()) })
+        let reserve = Reserve::at(dir);
+        reserve.renew();
+        Ok(Self { dir: dir.to_owned(), driver, delete, reserve, reaping: Mutex::new(()) })
     }
 
     pub(crate) fn dir(&self) -> &Path {
@@ -141,11 +146,14 @@ impl Home {
         let from = self.layer(id);
         for attempt in 0_u32.. {
             let to = self.dir.join(format!("{REMOVING}{id}-{attempt}"));
-            match renameat_with(CWD, &from, CWD, &to, RenameFlags::NOREPLACE) {
+            let moved = self
+                .reserve
+                .spend(|| Ok(renameat_with(CWD, &from, CWD, &to, RenameFlags::NOREPLACE)?));
+            match moved.map_err(|error| (error.kind(), error)) {
                 Ok(()) => return Ok(Some(to)),
-                Err(Errno::NOENT) => return Ok(None),
-                Err(Errno::EXIST | Errno::NOTEMPTY) => {}
-                Err(error) => return Err(io_at("rename", from)(error)),
+                Err((io::ErrorKind::NotFound, _)) => return Ok(None),
+                Err((io::ErrorKind::AlreadyExists | io::ErrorKind::DirectoryNotEmpty, _)) => {}
+                Err((_, error)) => return Err(io_at("rename", from)(error)),
             }
         }
         Ok(None)
@@ -178,10 +186,11 @@ impl Home {
         berth_fs::atomic::sync_dir(&self.dir).map_err(io_at("sync", &self.dir))?;
         let mut first = None;
         for (_, path) in trash {
-            if let Err(error) = (self.delete)(&path) {
+            if let Err(error) = self.reserve.spend(|| (self.delete)(&path)) {
                 first.get_or_insert(io_at("remove", path)(error));
             }
         }
+        self.reserve.renew();
         first.map_or(Ok(()), Err)
     }
 

@@ -7,7 +7,7 @@ mod loopfs;
 
 use std::io::Write as _;
 
-pub use loopfs::LoopFs;
+pub use loopfs::{Filler, LoopFs};
 
 /// Says that `test` cannot run here because `need` is missing.
 ///

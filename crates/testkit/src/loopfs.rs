@@ -6,6 +6,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use rustix::fs::FallocateFlags;
+use rustix::io::Errno;
+
 /// A new file system in a sparse file, mounted through a loop device. Dropped: everything mounted
 /// below it and the file are gone, unless `BERTH_KEEP` is set.
 #[derive(Debug)]
@@ -71,6 +74,15 @@ impl LoopFs {
         self.dir.join("mnt")
     }
 
+    /// Takes up all its space.
+    pub fn fill(&self) -> Filler {
+        let path = self.path().join("filler");
+        let file = File::create_new(&path).expect("a file");
+        let mut filler = Filler { path, file, bytes: 0 };
+        filler.take_all();
+        filler
+    }
+
     fn image(&self) -> PathBuf {
         self.dir.join("image")
     }
@@ -95,6 +107,50 @@ impl Drop for LoopFs {
     }
 }
 
+/// A file that fills a file system. Dropped: it is gone.
+#[derive(Debug)]
+pub struct Filler {
+    path: PathBuf,
+    file: File,
+    bytes: u64,
+}
+
+impl Filler {
+    /// Takes up what there is.
+    pub fn take_all(&mut self) {
+        // Deleting may give space back a moment later.
+        rustix::fs::syncfs(&self.file).expect("a sync");
+        let mut step = SIZE;
+        while step >= BLOCK {
+            let more = rustix::fs::fallocate(&self.file, FallocateFlags::empty(), self.bytes, step);
+            match more {
+                Ok(()) => self.bytes += step,
+                Err(Errno::NOSPC) => step /= 2,
+                Err(error) => panic!("cannot fill {}: {error}", self.path.display()),
+            }
+        }
+        self.file.sync_all().expect("a sync");
+    }
+
+    /// Takes up all but so much.
+    pub fn take_all_but(&mut self, bytes: u64) {
+        self.take_all();
+        self.bytes = self.bytes.saturating_sub(bytes);
+        self.file.set_len(self.bytes).expect("a shorter file");
+        self.file.sync_all().expect("a sync");
+    }
+}
+
+impl Drop for Filler {
+    fn drop(&mut self) {
+        // Not while unwinding: the file goes with the file system.
+        if !std::thread::panicking() {
+            fs::remove_file(&self.path).expect("the file can be removed");
+        }
+    }
+}
+
+const BLOCK: u64 = 4096;
 /// What xfs needs at least; the file is sparse.
 const SIZE: u64 = 512 << 20;
 static UNIQUE: AtomicU32 = AtomicU32::new(0);

@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use berth_api::options::RemoveOptions;
+use berth_fs::reserve::Reserve;
 use berth_types::{ContainerId, kind};
 use tokio::sync::OwnedMutexGuard;
 
@@ -176,6 +177,9 @@ impl Engine {
                 tracing::warn!(dir = %trash.display(), %error, "directory left behind");
             }
         }
+        if let Some(dir) = moved.first().and_then(|(dir, _)| dir.parent()) {
+            Reserve::at(dir).renew();
+        }
         Ok(())
     }
 
@@ -188,7 +192,8 @@ impl Engine {
         for id in ids {
             let dir = self.container_dir(id);
             let trash = dir.with_file_name(format!("{TRASH}{id}"));
-            match std::fs::rename(&dir, &trash) {
+            let reserve = Reserve::at(dir.parent().unwrap_or(&dir));
+            match reserve.spend(|| std::fs::rename(&dir, &trash)) {
                 Ok(()) => moved.push((dir, trash)),
                 Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
                 Err(error) => return Err(EngineError::io("rename", &dir)(error)),

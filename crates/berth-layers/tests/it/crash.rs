@@ -4,6 +4,7 @@ use std::fs;
 use std::mem::ManuallyDrop;
 use std::sync::Arc;
 
+use berth_fs::reserve;
 use berth_layers::{LayerError, RecoverReport};
 use berth_types::{ContainerId, LayerId};
 
@@ -176,6 +177,9 @@ fn files(dir: &std::path::Path) -> Vec<String> {
     let mut found = Vec::new();
     for first in fs::read_dir(dir).unwrap() {
         let first = first.unwrap().path();
+        if first.ends_with(reserve::NAME) {
+            continue;
+        }
         let prefix = if first.ends_with("l") { "l/" } else { "" };
         let mut todo = vec![first.clone()];
         while let Some(at) = todo.pop() {

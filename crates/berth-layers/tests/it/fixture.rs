@@ -8,12 +8,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
 use berth_db::Db;
+use berth_fs::reserve;
 use berth_layers::{Ingest, LayerError, LayerStore, NewLayer, Parent, RecoverReport, SCHEMA};
 use berth_storage::{
     Access, CreateOptions, LayerState, Mounted, NativeDiff, Prepared, Selection, StorageDriver,
     StorageError, Upkeep, twin,
 };
 use berth_types::{ChainId, ContainerId, DiffId, Digest, LayerId};
+use testkit::LoopFs;
 
 /// Each with the file system that it needs: what `/var/tmp` is on, or one on a loop device.
 const DRIVERS: [(&str, Option<&str>); 6] = [
@@ -30,7 +32,7 @@ pub(crate) struct Root {
     dir: tempfile::TempDir,
     driver: &'static str,
     /// After `dir`, which lies on it.
-    _fs: Option<testkit::LoopFs>,
+    fs: Option<LoopFs>,
 }
 
 /// A store and what is below it.
@@ -48,24 +50,40 @@ pub(crate) fn on_each_driver(test: &str, case: impl Fn(&Root)) {
     for (driver, kind) in DRIVERS {
         let fs = match kind {
             None => None,
-            Some(kind) => match testkit::LoopFs::or_skip(test, kind) {
+            Some(kind) => match LoopFs::or_skip(test, kind) {
                 None => continue,
                 some => some,
             },
         };
-        let below = fs.as_ref().map_or_else(|| "/var/tmp".into(), testkit::LoopFs::path);
-        let root = Root { dir: tempfile::tempdir_in(below).unwrap(), driver, _fs: fs };
-        match root.try_driver() {
-            Ok(_) => case(&root),
-            Err(error) if error.is_not_supported() => {
-                testkit::skip(test, &format!("{driver} over /var/tmp"));
-            }
-            Err(error) => panic!("{error}"),
+        if let Some(root) = Root::or_skip(test, driver, fs) {
+            case(&root);
         }
     }
 }
 
 impl Root {
+    fn or_skip(test: &str, driver: &'static str, fs: Option<LoopFs>) -> Option<Self> {
+        let below = fs.as_ref().map_or_else(|| "/var/tmp".into(), LoopFs::path);
+        let root = Self { dir: tempfile::tempdir_in(&below).unwrap(), driver, fs };
+        match root.try_driver() {
+            Ok(_) => Some(root),
+            Err(error) if error.is_not_supported() => {
+                testkit::skip(test, &format!("{driver} over {}", below.display()));
+                None
+            }
+            Err(error) => panic!("{error}"),
+        }
+    }
+
+    /// A data root on a file system of its own; a named skip where that cannot be.
+    pub(crate) fn on_fs(test: &str, driver: &'static str, kind: &str) -> Option<Self> {
+        Self::or_skip(test, driver, Some(LoopFs::or_skip(test, kind)?))
+    }
+
+    pub(crate) fn fs(&self) -> &LoopFs {
+        self.fs.as_ref().expect("a file system of its own")
+    }
+
     pub(crate) fn path(&self) -> &Path {
         self.dir.path()
     }
@@ -172,8 +190,11 @@ impl Root {
         }
         let mut home = names(&self.home());
         home.remove("l");
+        home.remove(reserve::NAME);
         assert_eq!(home, known, "layers of {}", self.driver);
-        assert_eq!(names(&self.path().join("layers")), chains);
+        let mut files = names(&self.path().join("layers"));
+        files.remove(reserve::NAME);
+        assert_eq!(files, chains);
     }
 }
 

@@ -9,6 +9,8 @@ mod crash;
 #[cfg(test)]
 mod fixture;
 #[cfg(test)]
+mod full;
+#[cfg(test)]
 mod image;
 #[cfg(test)]
 mod repair;

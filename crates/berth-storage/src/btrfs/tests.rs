@@ -6,6 +6,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::sync::Arc;
 
+use berth_fs::reserve;
 use berth_types::LayerId;
 use testkit::LoopFs;
 
@@ -90,7 +91,7 @@ fn root_btrfs_is_laid_out_as_dockers() {
     }
     driver.reap().unwrap();
     assert_eq!(names(&home.join("quotas")), [""; 0]);
-    assert_eq!(names(&home.join("subvolumes")), [""; 0]);
+    assert_eq!(names(&home.join("subvolumes")), [reserve::NAME]);
 }
 
 #[test]
@@ -192,7 +193,7 @@ fn root_btrfs_removes_what_a_container_nested() {
     driver.remove(&child).unwrap();
     driver.remove(&id).unwrap();
     driver.reap().unwrap();
-    assert_eq!(names(&home.join("subvolumes")), [""; 0]);
+    assert_eq!(names(&home.join("subvolumes")), [reserve::NAME]);
 }
 
 #[test]
@@ -209,7 +210,7 @@ fn root_btrfs_interrupted_creations_are_removed() {
     fs::create_dir_all(left.join("half/made")).unwrap();
     File::create(home.join("quotas").join(id.as_str())).unwrap();
     driver.recover(&|_| false).unwrap();
-    assert_eq!(names(&home.join("subvolumes")), [kept.as_str()]);
+    assert_eq!(names(&home.join("subvolumes")), [reserve::NAME, kept.as_str()]);
     assert_eq!(names(&home.join("quotas")), [kept.as_str()]);
     File::create(home.join("quotas").join(kept.as_str())).unwrap();
     let error = driver.prepare(&kept, Access::Write).unwrap_err();

@@ -5,6 +5,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::sync::Arc;
 
+use berth_fs::reserve;
 use berth_types::LayerId;
 
 use super::Overlay2;
@@ -72,7 +73,7 @@ fn root_overlay2_is_laid_out_as_dockers() {
     let home = dir.path().join("overlay2");
     let driver = Overlay2::open(&home, &[]).unwrap();
     assert_eq!((mode(&home), mode(&home.join("l"))), (0o710, 0o700));
-    assert_eq!(names(&home), ["l"]);
+    assert_eq!(names(&home), [reserve::NAME, "l"]);
 
     let base = LayerId::random();
     driver.create(&base, None, &CreateOptions::default()).unwrap();
@@ -140,7 +141,7 @@ fn root_overlay2_is_laid_out_as_dockers() {
     }
     assert_eq!(fs::read_dir(home.join("l")).unwrap().count(), 0);
     driver.reap().unwrap();
-    assert_eq!(names(&home), ["l"]);
+    assert_eq!(names(&home), [reserve::NAME, "l"]);
 }
 
 /// Docker stops at 128, for want of room in a page of mount options.
