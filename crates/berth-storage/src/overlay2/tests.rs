@@ -198,6 +198,8 @@ fn root_overlay2_mends_what_a_power_cut_tore() {
     fs::remove_dir(file(&top, "work")).unwrap();
     let left = home.join(format!(".berth-creating-{}", LayerId::random()));
     fs::create_dir(&left).unwrap();
+    let dead = home.join("l/ABCDEFGHIJKLMNOPQRSTUVWXYZ");
+    std::os::unix::fs::symlink(format!("../{}/diff", LayerId::random()), &dead).unwrap();
 
     driver.recover(&|_| false).unwrap();
     driver.native().unwrap().stand_on(&top, Some(&base)).unwrap();
@@ -206,6 +208,7 @@ fn root_overlay2_mends_what_a_power_cut_tore() {
     fs::remove_file(home.join("l").join(&link)).unwrap();
     driver.recover(&|_| false).unwrap();
     assert!(!left.try_exists().unwrap());
+    assert!(fs::symlink_metadata(&dead).is_err(), "a short name of no layer");
     let mounted = Mounted::new(driver.prepare(&top, Access::Write).unwrap()).unwrap();
     assert_eq!(names(mounted.root()), ["kept"]);
 }

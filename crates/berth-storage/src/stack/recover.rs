@@ -37,6 +37,25 @@ impl Stack {
             }
             self.mend_link(&id)?;
         }
+        self.drop_dead_links()
+    }
+
+    /// Removes the short names of layers that are gone: their removal can outlive a power cut that
+    /// the link's did not.
+    fn drop_dead_links(&self) -> Result<(), StorageError> {
+        let links = self.home.dir().join(layout::LINKS);
+        for entry in fs::read_dir(&links).map_err(io_at("list", &links))? {
+            let entry = entry.map_err(io_at("list", &links))?;
+            let Some(name) = entry.file_name().to_str().and_then(ShortName::parse) else {
+                continue;
+            };
+            let Ok(target) = fs::read_link(entry.path()) else { continue };
+            let id = target.parent().and_then(Path::file_name).and_then(|id| id.to_str());
+            let Some(id) = id.and_then(|id| LayerId::parse(id).ok()) else { continue };
+            if !self.home.has(&id)? {
+                layout::remove_link(&self.home, &name, &id)?;
+            }
+        }
         Ok(())
     }
 
