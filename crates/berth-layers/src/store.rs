@@ -200,11 +200,15 @@ impl LayerStore {
         }
         match driver.reap() {
             Ok(()) if gone.is_empty() => {}
-            // From here on a power cut cannot bring them back.
-            Ok(()) => db.write(|tx| {
-                gone.iter()
-                    .try_for_each(|layer| Ok::<_, LayerError>(record::forget_intent(tx, layer)?))
-            })?,
+            Ok(()) => {
+                files.sync_names()?;
+                // From here on a power cut cannot bring them back, nor their files.
+                db.write(|tx| {
+                    gone.iter().try_for_each(|layer| {
+                        Ok::<_, LayerError>(record::forget_intent(tx, layer)?)
+                    })
+                })?;
+            }
             Err(error) => {
                 first.get_or_insert(LayerError::from(error));
             }
