@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use berth_api::options::RemoveOptions;
+use berth_fs::atomic;
 use berth_fs::reserve::Reserve;
 use berth_types::{ContainerId, kind};
 use tokio::sync::OwnedMutexGuard;
@@ -199,7 +200,11 @@ impl Engine {
                 Err(error) => return Err(EngineError::io("rename", &dir)(error)),
             }
         }
-        Ok(())
+        // Before the record goes: a power cut must not leave a directory that no record knows.
+        match moved.first().and_then(|(dir, _)| dir.parent()) {
+            Some(dir) => atomic::sync_dir(dir).map_err(EngineError::io("sync", dir)),
+            None => Ok(()),
+        }
     }
 
     /// Deletes removed layers' files on a thread of its own, after a moment, so that many removals
