@@ -1,6 +1,6 @@
 //! Tests of the built programs from outside: `docker` drives the official docker CLI against the
 //! daemon and compares with dockerd's recorded answers; `kill` ends the daemon at random points and
-//! checks what is left; `service` looks at its sockets, signals, start and end; `vm` tries in a
+//! checks what is left; `cuts` does the same with the power of its disk; `service` looks at its sockets, signals, start and end; `vm` tries in a
 //! virtual machine what depends on the kernel.
 //!
 //! All report one line for each comparison (`ok NAME`, `FAILED NAME: why`, `skipped NAME: need`) on
@@ -9,6 +9,7 @@
 #![forbid(unsafe_code)]
 
 mod client;
+mod cuts;
 mod daemon;
 mod docker;
 mod kill;
@@ -21,6 +22,7 @@ use std::process::ExitCode;
 const USAGE: &str = "\
 usage: conformance docker [--help]     the docker CLI against berth
        conformance kill [--help]       the daemon killed at random points
+       conformance cuts                the power cut at points of a recorded disk
        conformance service [NAME…]     its sockets, signals, start and end
        conformance vm                  limits, freezing and devices under version 2 control groups";
 
@@ -29,6 +31,7 @@ fn main() -> ExitCode {
     let done = match args.split_first() {
         Some((command, rest)) if command == "docker" => docker::run(rest),
         Some((command, rest)) if command == "kill" => kill::run(rest),
+        Some((command, rest)) if command == "cuts" => cuts::run(rest),
         Some((command, rest)) if command == "service" => service::run(rest),
         Some((command, [])) if command == "vm" => vm::run(),
         _ => Err(anyhow::anyhow!("{USAGE}")),

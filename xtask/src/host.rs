@@ -73,6 +73,12 @@ pub(crate) const VM_TEST: &[Need] = &[
     Need { proof: "mkfs.xfs", package: "xfsprogs", why: "file systems with quotas in tests" },
 ];
 
+/// What recording disks in a virtual machine takes besides.
+pub(crate) const CUTS: &[Need] = &[
+    Need { proof: "mkfs.btrfs", package: "btrfs-progs", why: "a disk to be recorded" },
+    Need { proof: "strace", package: "strace", why: "a daemon without one of its syncs" },
+];
+
 /// Whether a need is met.
 pub(crate) fn has(need: &Need) -> bool {
     if need.proof.starts_with('/') {

@@ -37,11 +37,12 @@ Usage: cargo xtask COMMAND
   bench [--socket NAME=PATH ...] [--runs N] [--quick] [--without-dockerd] [--built DIR]
                         berth beside dockerd (where it is installed) and other engines, turn about, through
                         their API sockets; --built takes berth from DIR instead of building it
-  soak [--minutes N]    long runs: kills at random points, fuzzing
+  soak [--minutes N]    long runs: kills at random points, fuzzing, power cuts
   dist                  release binaries in target/dist
   vm run [OPTIONS] -- COMMAND...
                         a command as root in a virtual machine that shows this machine's files; vm --help
   vm shell [OPTIONS]    a shell there
+  vm cuts [OPTIONS]     a daemon started on its disk as power cuts at many points leave it
   vm replay LOG         a disk, recorded by vm run, as a power cut may leave it
 
 Examples:

@@ -1,10 +1,12 @@
 //! `cargo xtask soak`: long runs of what the tests do briefly.
 
+use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context as _, Result, bail};
 
 use crate::test::FUZZ_TARGETS;
+use crate::vm::cuts::Records;
 use crate::{host, run, ui};
 
 /// How long without `--minutes`.
@@ -14,7 +16,11 @@ const KILLS_PER_MINUTE: u64 = 20;
 /// Operations that it kills the daemon in: load, create, start, rm, commit, rmi.
 const OPERATIONS: u64 = 6;
 
+/// Points at which the power of each recorded disk is cut besides, for each minute.
+const CUTS_PER_MINUTE: u64 = 4;
+
 /// Kills the daemon at many points for half of the time, and fuzzes the parsers for the other half.
+/// Then it cuts the power.
 pub(crate) fn run(args: &[String]) -> Result<()> {
     let minutes = match args {
         [] => MINUTES,
@@ -59,5 +65,23 @@ pub(crate) fn run(args: &[String]) -> Result<()> {
                 .current_dir(run::workspace()),
         )?;
     }
-    kill
+    kill?;
+    cut_power(minutes * CUTS_PER_MINUTE, &built)
+}
+
+fn cut_power(points: u64, built: &Path) -> Result<()> {
+    let what = format!("the power cut at {points} points of each recorded disk");
+    if let Err(error) = crate::vm::prepare() {
+        ui::line(&format!("skipped: {what}: {error:#}"));
+        return Ok(());
+    }
+    ui::step(&what);
+    let conformance = built.join("conformance");
+    let records = Records::make_all(&conformance)?;
+    let mut check = records.check(&conformance);
+    let checked = run::succeed(check.args(["--points", &points.to_string()]));
+    if checked.is_err() {
+        records.keep();
+    }
+    checked
 }

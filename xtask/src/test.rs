@@ -15,6 +15,7 @@ use std::time::Instant;
 use anyhow::{Context as _, Result, bail};
 use serde_json::Value;
 
+use crate::vm::cuts::Records;
 use crate::{host, run, ui};
 use total::Total;
 pub(crate) use vm::inside;
@@ -260,13 +261,42 @@ fn run_conformance(wants: &dyn Fn(&str) -> bool, total: &mut Total) -> Result<()
 
 /// The last tier: from here on Ctrl-C ends the machine, and then this program.
 fn run_vm(binaries: &[(Binary, Vec<String>)], total: &mut Total) -> Result<()> {
-    let ready = crate::vm::prepare().and_then(|()| host::ensure(host::VM_TEST));
+    let ready = crate::vm::prepare()
+        .and_then(|()| host::ensure(host::VM_TEST))
+        .and_then(|()| host::ensure(host::CUTS));
     if let Err(error) = ready {
         let why = format!("{error:#}");
         total.skipped.push(format!("tier vm: {}", why.lines().next().unwrap_or_default()));
         return Ok(());
     }
-    vm::run_tier(binaries, &build_conformance()?, total)
+    let conformance = build_conformance()?;
+    vm::run_tier(binaries, &conformance, total)?;
+    run_cuts(&conformance, total)
+}
+
+/// The power is cut at points of a recorded disk; `BERTH_CUT_POINTS` says at how many of each.
+fn run_cuts(conformance: &Path, total: &mut Total) -> Result<()> {
+    let begun = Instant::now();
+    ui::step("tier vm: the power cut at points of recorded disks");
+    let records = match Records::make_all(conformance) {
+        Ok(records) => records,
+        Err(error) => {
+            ui::error(&format!("{error:#}"));
+            total.failed.push(format!("conformance cuts: {error:#}"));
+            return Ok(());
+        }
+    };
+    let mut check = records.check(conformance);
+    if let Some(points) = std::env::var_os("BERTH_CUT_POINTS") {
+        check.arg("--points").arg(points);
+    }
+    let failed = total.failed.len();
+    run_reporter("conformance cuts", &mut check, total)?;
+    if total.failed.len() > failed {
+        records.keep();
+    }
+    ui::line(&format!("the cuts took {:.1} s", begun.elapsed().as_secs_f32()));
+    Ok(())
 }
 
 fn build_conformance() -> Result<PathBuf> {

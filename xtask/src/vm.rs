@@ -4,6 +4,7 @@
 //! memory; so anything that was built here runs there, with no image to make. Its kernel is
 //! Debian's, whatever kernel runs here. `docs/design/0008-a-machine-for-tests.md` says why.
 
+pub(crate) mod cuts;
 mod guest;
 mod initramfs;
 mod kernel;
@@ -12,7 +13,6 @@ mod options;
 mod replay;
 mod rundir;
 mod setup;
-mod writelog;
 
 use anyhow::{Result, bail};
 
@@ -25,6 +25,7 @@ const USAGE: &str = "\
 Usage: cargo xtask vm run [OPTIONS] -- COMMAND...
        cargo xtask vm shell [OPTIONS]
        cargo xtask vm replay LOG [--point N --seed N --image FILE]
+       cargo xtask vm cuts [--points N] [--seed N] [--lab DRIVER/FS] [--without SYNC]
 
 Runs COMMAND as root in a machine of its own and ends with its exit code.
 
@@ -40,6 +41,10 @@ Runs COMMAND as root in a machine of its own and ends with its exit code.
 replay says what is in LOG, or makes of FILE, which is as long as the disk, what the disk may hold
 if the power is cut after N entries: all that was flushed, and a random half of the rest.
 
+cuts records a daemon at work, for each lab (default overlay2/ext4, overlay2/xfs, btrfs/btrfs), and starts
+one on its disk as it may be at N points (default 8). With --without the one at work leaves out
+a sync, and the points should be bad; conformance cuts syncs names them.
+
 BERTH_VM_CACHE names the directory that keeps the kernel between runs (default target/vm-cache).";
 
 /// Carries out `vm run` and `vm shell`, and the part that runs inside.
@@ -51,6 +56,7 @@ pub(crate) fn run(args: &[String]) -> Result<()> {
     let setup = match verb {
         "run" => options::parse(rest)?,
         "shell" => options::shell(rest)?,
+        "cuts" => return cuts::run(rest),
         // Process 1 of the machine.
         "init" => return guest::init(),
         "replay" => return replay::run(rest),

@@ -14,7 +14,7 @@ use crate::daemon::{self, BerthDaemon};
 const RESERVE: &str = ".berth-reserve";
 
 /// Everything that should not be there, and everything that should be and is not, each in words.
-pub(super) fn strangers(daemon: &BerthDaemon, api: &Client) -> Result<Vec<String>> {
+pub(crate) fn strangers(daemon: &BerthDaemon, api: &Client) -> Result<Vec<String>> {
     let known = Known::ask(api)?;
     let mut found = Found::default();
     let root = daemon.data_root();
@@ -137,7 +137,8 @@ impl Found {
     /// Nothing is mounted but the roots of what runs, and namespaces.
     fn mounts(&mut self, root: &Path, run: &Path, known: &Known) -> Result<()> {
         let mut roots = 0;
-        for point in daemon::mounts_below(root)? {
+        // The root may be a file system of its own.
+        for point in daemon::mounts_below(root)?.into_iter().filter(|point| point != root) {
             if point.file_name().is_some_and(|name| name == "merged") {
                 roots += 1;
             } else {

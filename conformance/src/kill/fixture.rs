@@ -11,7 +11,7 @@ use super::random::Random;
 const BUSYBOX: &str = "/bin/busybox";
 const EPOCH: &str = "1970-01-01T00:00:00Z";
 /// Where each test image has a file of random content.
-pub(super) const CONTENT: &str = "content/file0";
+pub(crate) const CONTENT: &str = "content/file0";
 
 /// Whether there is what images are made of.
 pub(crate) fn has_busybox() -> bool {
@@ -20,19 +20,19 @@ pub(crate) fn has_busybox() -> bool {
 
 /// An image in a docker-archive, and what must be found of it later.
 #[derive(Debug, Clone)]
-pub(super) struct Image {
-    pub(super) names: Vec<String>,
-    pub(super) id: String,
-    pub(super) diff_ids: Vec<String>,
+pub(crate) struct Image {
+    pub(crate) names: Vec<String>,
+    pub(crate) id: String,
+    pub(crate) diff_ids: Vec<String>,
     /// The digest of [`CONTENT`].
-    pub(super) content: String,
+    pub(crate) content: String,
     config: String,
     layers: Vec<Vec<u8>>,
 }
 
 impl Image {
     /// An image of busybox and `layers` layers of random files, `bytes` in each.
-    pub(super) fn new(
+    pub(crate) fn new(
         name: &str,
         layers: usize,
         bytes: usize,
@@ -41,8 +41,18 @@ impl Image {
         Self::on(vec![busybox_layer()?], name, layers, bytes, random)
     }
 
+    /// An image of such layers alone: nothing in it can be run.
+    pub(crate) fn plain(
+        name: &str,
+        layers: usize,
+        bytes: usize,
+        random: &mut Random,
+    ) -> Result<Self> {
+        Self::on(Vec::new(), name, layers, bytes, random)
+    }
+
     /// An image that shares this one's first layer.
-    pub(super) fn sibling(
+    pub(crate) fn sibling(
         &self,
         name: &str,
         layers: usize,
@@ -88,14 +98,14 @@ impl Image {
     }
 
     /// What of it must be kept for a comparison.
-    pub(super) fn without_bytes(mut self) -> Self {
+    pub(crate) fn without_bytes(mut self) -> Self {
         self.layers = Vec::new();
         self
     }
 }
 
 /// One archive with all these images.
-pub(super) fn archive(images: &[Image]) -> Result<Vec<u8>> {
+pub(crate) fn archive(images: &[Image]) -> Result<Vec<u8>> {
     let mut archive = tar::Builder::new(Vec::new());
     let mut manifest = Vec::new();
     let mut written = std::collections::BTreeSet::new();
@@ -117,7 +127,7 @@ pub(super) fn archive(images: &[Image]) -> Result<Vec<u8>> {
 }
 
 /// What a saved archive of one image holds: the digest of its config, and of each layer.
-pub(super) fn read_saved(bytes: &[u8]) -> Result<(String, Vec<String>)> {
+pub(crate) fn read_saved(bytes: &[u8]) -> Result<(String, Vec<String>)> {
     let mut members = std::collections::BTreeMap::new();
     let mut links = Vec::new();
     for entry in tar::Archive::new(bytes).entries()? {
@@ -160,7 +170,7 @@ fn normal(path: &Path) -> String {
 }
 
 /// The content of the only file in a tar.
-pub(super) fn only_file(bytes: &[u8]) -> Result<Vec<u8>> {
+pub(crate) fn only_file(bytes: &[u8]) -> Result<Vec<u8>> {
     let mut archive = tar::Archive::new(bytes);
     let mut entry = archive.entries()?.next().context("an empty tar")??;
     let mut content = Vec::new();
@@ -169,14 +179,14 @@ pub(super) fn only_file(bytes: &[u8]) -> Result<Vec<u8>> {
 }
 
 /// A tar of one file.
-pub(super) fn tar_of(path: &str, content: &[u8]) -> Result<Vec<u8>> {
+pub(crate) fn tar_of(path: &str, content: &[u8]) -> Result<Vec<u8>> {
     let mut tar = tar::Builder::new(Vec::new());
     file(&mut tar, path, 0o644, content)?;
     Ok(tar.into_inner()?)
 }
 
 /// The chain ids of layers on top of each other, without the algorithm.
-pub(super) fn chains(diff_ids: &[String]) -> Vec<String> {
+pub(crate) fn chains(diff_ids: &[String]) -> Vec<String> {
     let mut chains: Vec<String> = Vec::new();
     for diff in diff_ids {
         let chain = match chains.last() {
@@ -188,11 +198,11 @@ pub(super) fn chains(diff_ids: &[String]) -> Vec<String> {
     chains
 }
 
-pub(super) fn digest(bytes: &[u8]) -> String {
+pub(crate) fn digest(bytes: &[u8]) -> String {
     format!("sha256:{}", sha256(bytes))
 }
 
-pub(super) fn sha256(bytes: &[u8]) -> String {
+pub(crate) fn sha256(bytes: &[u8]) -> String {
     use std::fmt::Write as _;
     Sha256::digest(bytes).iter().fold(String::new(), |mut text, byte| {
         write!(text, "{byte:02x}").expect("writing to memory");

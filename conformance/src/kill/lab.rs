@@ -256,7 +256,7 @@ fn contains(text: &[u8], part: &[u8]) -> bool {
 }
 
 /// Fails unless both are equal, and says where they differ first.
-pub(super) fn same(before: &Value, after: &Value) -> Result<()> {
+pub(crate) fn same(before: &Value, after: &Value) -> Result<()> {
     if let (Value::Object(old), Value::Object(new)) = (before, after) {
         for key in old.keys().chain(new.keys()) {
             let (old, new) = (old.get(key), new.get(key));
@@ -289,7 +289,7 @@ fn merge(into: &mut Value, more: &Value) {
 }
 
 /// Creates a container and gives its id.
-pub(super) fn create(api: &Client, name: &str, body: Value) -> Result<String> {
+pub(crate) fn create(api: &Client, name: &str, body: Value) -> Result<String> {
     let made = api.post(&format!("/containers/create?name={name}"), body)?.json()?;
     let id = made["Id"].as_str().context("no id")?;
     disk::remember(id);
@@ -355,13 +355,13 @@ fn archive_path(id: &str, path: &str) -> String {
 }
 
 /// The digest of a file in a container.
-pub(super) fn file_in(api: &Client, id: &str, path: &str) -> Result<String> {
+pub(crate) fn file_in(api: &Client, id: &str, path: &str) -> Result<String> {
     let tar = api.bytes(&archive_path(id, path))?;
     Ok(fixture::sha256(&fixture::only_file(&tar)?))
 }
 
 /// Puts a file into a container.
-pub(super) fn put_file(
+pub(crate) fn put_file(
     api: &Client,
     id: &str,
     dir: &str,
@@ -374,12 +374,12 @@ pub(super) fn put_file(
 }
 
 /// Loads images by one archive.
-pub(super) fn load(api: &Client, images: &[Image]) -> Result<()> {
+pub(crate) fn load(api: &Client, images: &[Image]) -> Result<()> {
     api.expect(&Request::post_tar("/images/load?quiet=1", fixture::archive(images)?)).map(drop)
 }
 
 /// An image is there as it was loaded: by name, by id, and by every byte of its layers.
-pub(super) fn check_image(api: &Client, image: &Image) -> Result<()> {
+pub(crate) fn check_image(api: &Client, image: &Image) -> Result<()> {
     for name in &image.names {
         let shown = api.get(&format!("/images/{name}/json"))?;
         ensure!(shown["Id"] == image.id, "{name} is {}", shown["Id"]);

@@ -8,10 +8,10 @@
 //! know. A table at the end says where the kills fell. A seed repeats the random moments.
 
 mod cases;
-mod disk;
+pub(super) mod disk;
 pub(super) mod fixture;
-mod lab;
-mod random;
+pub(super) mod lab;
+pub(super) mod random;
 mod strike;
 mod table;
 mod trial;

@@ -4,6 +4,7 @@
 
 pub mod disk;
 mod loopfs;
+pub mod writelog;
 
 use std::io::Write as _;
 

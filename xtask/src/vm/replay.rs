@@ -5,13 +5,14 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
 
+use testkit::writelog::WriteLog;
+
 use super::USAGE;
-use super::writelog::WriteLog;
 use crate::ui;
 
 pub(super) fn run(args: &[String]) -> Result<()> {
     let (log, rest) = args.split_first().with_context(|| format!("replay takes a log\n{USAGE}"))?;
-    let log = WriteLog::open(Path::new(log))?;
+    let log = WriteLog::open(Path::new(log)).with_context(|| format!("cannot read {log}"))?;
     let (entries, flushes) = log.counts();
     let mut point = entries;
     let mut seed = 1;
@@ -36,5 +37,5 @@ pub(super) fn run(args: &[String]) -> Result<()> {
     let bytes = file.metadata()?.len();
     file.set_len(0)?;
     file.set_len(bytes)?;
-    log.replay(point, seed, &file)
+    Ok(log.replay(point, seed, &file)?)
 }

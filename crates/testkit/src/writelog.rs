@@ -11,10 +11,9 @@
 //! the last one any part may be, for the disk's own cache writes back in any order.
 
 use std::fs::File;
+use std::io;
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
-
-use anyhow::{Context as _, Result, ensure};
 
 const MAGIC: u64 = 0x006a_7366_7773_6872;
 const FLUSH: u64 = 1;
@@ -23,7 +22,7 @@ const DISCARD: u64 = 1 << 2;
 
 /// A recorded log.
 #[derive(Debug)]
-pub(super) struct WriteLog {
+pub struct WriteLog {
     file: File,
     sector_bytes: u64,
     entries: Vec<Entry>,
@@ -50,15 +49,20 @@ impl Entry {
 }
 
 impl WriteLog {
-    pub(super) fn open(path: &Path) -> Result<Self> {
+    /// Reads where the writes are; their data stays in the file.
+    pub fn open(path: &Path) -> io::Result<Self> {
         let shown = path.display();
-        let file = File::open(path).with_context(|| format!("cannot read {shown}"))?;
+        let file = File::open(path)?;
         let [magic, version, count] = numbers(&file, 0)?;
-        ensure!(magic == MAGIC && version == 1, "{shown} is no log of writes");
+        if magic != MAGIC || version != 1 {
+            return Err(io::Error::other(format!("{shown} is no log of writes")));
+        }
         let mut word = [0; 4];
         file.read_exact_at(&mut word, 24)?;
         let sector_bytes = u64::from(u32::from_le_bytes(word));
-        ensure!(sector_bytes >= 512, "{shown} has sectors of {sector_bytes} bytes");
+        if sector_bytes < 512 {
+            return Err(io::Error::other(format!("{shown} has sectors of {sector_bytes} bytes")));
+        }
         let mut entries = Vec::new();
         let mut at = sector_bytes;
         for _ in 0..count {
@@ -74,22 +78,45 @@ impl WriteLog {
     }
 
     /// How many entries there are, and how many of them are flushes.
-    pub(super) fn counts(&self) -> (usize, usize) {
+    pub fn counts(&self) -> (usize, usize) {
         (self.entries.len(), self.entries.iter().filter(|entry| entry.has(FLUSH)).count())
     }
 
     /// Writes into `image` what the disk may hold after the first `point` entries: all that a
     /// flush covers, and of the rest the half that `seed` chooses. The image must be as long as
     /// the disk, and empty.
-    pub(super) fn replay(&self, point: usize, seed: u64, image: &File) -> Result<()> {
+    pub fn replay(&self, point: usize, seed: u64, image: &File) -> io::Result<()> {
         for index in self.surviving(point, seed) {
             let entry = self.entries[index];
-            let bytes = usize::try_from(entry.sectors * self.sector_bytes)?;
-            let mut data = vec![0; bytes];
-            self.file.read_exact_at(&mut data, entry.data_at)?;
-            image.write_all_at(&data, entry.sector * self.sector_bytes)?;
+            image.write_all_at(&self.data(entry)?, entry.sector * self.sector_bytes)?;
         }
         Ok(())
+    }
+
+    /// The entries that are flushes.
+    pub fn flushes(&self) -> Vec<usize> {
+        let entries = self.entries.iter().enumerate();
+        entries.filter(|(_, entry)| entry.has(FLUSH)).map(|(index, _)| index).collect()
+    }
+
+    /// The writes that begin at this byte of the disk, behind any file system, but for zeros: each
+    /// by its entry.
+    pub fn marks(&self, at: u64) -> io::Result<Vec<(usize, Vec<u8>)>> {
+        let mut marks = Vec::new();
+        for (index, entry) in self.entries.iter().enumerate() {
+            if entry.is_write() && entry.sector * self.sector_bytes == at {
+                marks.push((index, self.data(*entry)?));
+            }
+        }
+        marks.retain(|(_, mark)| mark.first().is_some_and(|byte| *byte != 0));
+        Ok(marks)
+    }
+
+    fn data(&self, entry: Entry) -> io::Result<Vec<u8>> {
+        let bytes = usize::try_from(entry.sectors * self.sector_bytes);
+        let mut data = vec![0; bytes.map_err(io::Error::other)?];
+        self.file.read_exact_at(&mut data, entry.data_at)?;
+        Ok(data)
     }
 
     /// The writes that are on the disk, in order.
@@ -111,20 +138,25 @@ fn chance(seed: u64, index: usize) -> bool {
     (word ^ (word >> 31)) & 1 == 1
 }
 
-fn numbers(file: &File, at: u64) -> Result<[u64; 3]> {
-    let mut bytes = [0; 24];
-    file.read_exact_at(&mut bytes, at).context("the log ends early")?;
-    let number = |n: usize| bytes[n * 8..][..8].try_into().map(u64::from_le_bytes);
-    Ok([number(0)?, number(1)?, number(2)?])
+fn numbers(file: &File, at: u64) -> io::Result<[u64; 3]> {
+    let mut numbers = [0; 3];
+    for (at, number) in (at..).step_by(8).zip(&mut numbers) {
+        let mut bytes = [0; 8];
+        file.read_exact_at(&mut bytes, at)
+            .map_err(|error| io::Error::new(error.kind(), "the log ends early"))?;
+        *number = u64::from_le_bytes(bytes);
+    }
+    Ok(numbers)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write as _;
+
     use super::*;
 
     /// A log of writes of one sector, each filled with its number in the log.
-    fn log(name: &str, entries: &[(u64, u64, u64)]) -> (std::path::PathBuf, Result<WriteLog>) {
-        let path = std::env::temp_dir().join(format!("berth-{name}-{}", std::process::id()));
+    fn log(entries: &[(u64, u64, u64)]) -> tempfile::NamedTempFile {
         let mut bytes = Vec::new();
         let sector = |bytes: &mut Vec<u8>, numbers: &[u64]| {
             bytes.extend(numbers.iter().flat_map(|number| number.to_le_bytes()));
@@ -137,9 +169,9 @@ mod tests {
                 bytes.extend((0..sectors * 512).map(|_| u8::try_from(number).unwrap()));
             }
         }
-        crate::run::write(&path, &bytes).unwrap();
-        let log = WriteLog::open(&path);
-        (path, log)
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        file.write_all(&bytes).unwrap();
+        file
     }
 
     const ENTRIES: [(u64, u64, u64); 6] = [
@@ -154,9 +186,9 @@ mod tests {
 
     #[test]
     fn what_a_flush_covers_survives_and_the_rest_by_chance() {
-        let (path, log) = log("survive", &ENTRIES);
-        let log = log.unwrap();
-        assert_eq!(log.counts(), (6, 1));
+        let file = log(&ENTRIES);
+        let log = WriteLog::open(file.path()).unwrap();
+        assert_eq!((log.counts(), log.flushes()), ((6, 1), vec![3]));
         assert_eq!(log.surviving(4, 1), [0, 1]);
         let mut seen: Vec<Vec<usize>> = (0..40).map(|seed| log.surviving(6, seed)).collect();
         seen.sort();
@@ -167,16 +199,20 @@ mod tests {
         seen.sort_unstable();
         seen.dedup();
         assert_eq!(seen, [0, 1, 2]);
-        std::fs::remove_file(path).unwrap();
+    }
+
+    #[test]
+    fn marks_are_the_writes_behind_the_file_system() {
+        let file = log(&ENTRIES);
+        let marks = WriteLog::open(file.path()).unwrap().marks(5 * 512).unwrap();
+        assert_eq!(marks, [(5, vec![5; 512])]);
     }
 
     #[test]
     fn an_image_has_the_last_surviving_write_of_each_sector() {
-        let (path, log) = log("image", &ENTRIES);
-        let log = log.unwrap();
-        let image_path = path.with_extension("image");
-        let image = File::options().create_new(true).read(true).write(true).open(&image_path);
-        let image = image.unwrap();
+        let file = log(&ENTRIES);
+        let log = WriteLog::open(file.path()).unwrap();
+        let image = tempfile::tempfile().unwrap();
         image.set_len(6 * 512).unwrap();
         let seed = (0..40).find(|seed| log.surviving(6, *seed).contains(&4)).unwrap();
         log.replay(6, seed, &image).unwrap();
@@ -184,20 +220,15 @@ mod tests {
         image.read_exact_at(&mut bytes, 0).unwrap();
         let firsts: Vec<u8> = bytes.chunks(512).map(|sector| sector[0]).collect();
         assert_eq!(firsts, [0, 4, 1, 0, 0, 5]);
-        std::fs::remove_file(path).unwrap();
-        std::fs::remove_file(image_path).unwrap();
     }
 
     #[test]
     fn other_files_are_refused() {
-        let (path, _) = log("other", &ENTRIES);
-        let mut bytes = std::fs::read(&path).unwrap();
-        bytes.truncate(3 * 512);
-        crate::run::write(&path, &bytes).unwrap();
-        assert!(WriteLog::open(&path).unwrap_err().to_string().contains("ends early"));
-        bytes[0] ^= 1;
-        crate::run::write(&path, &bytes).unwrap();
-        assert!(WriteLog::open(&path).unwrap_err().to_string().contains("no log"));
-        std::fs::remove_file(path).unwrap();
+        let file = log(&ENTRIES);
+        file.as_file().set_len(3 * 512).unwrap();
+        let refused = || WriteLog::open(file.path()).unwrap_err().to_string();
+        assert_eq!(refused(), "the log ends early");
+        file.as_file().write_all_at(&[1], 0).unwrap();
+        assert!(refused().ends_with("is no log of writes"));
     }
 }

@@ -1,0 +1,241 @@
+//! Daemons on disks as cuts leave them.
+
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, anyhow, bail, ensure};
+use serde_json::{Value, json};
+use testkit::writelog::WriteLog;
+
+use super::expected::{Expected, Kind};
+use super::points::{Point, Record};
+use super::{DISK_BYTES, Lab, NAMELESS, Options, list, succeed};
+use crate::client::{Client, Request};
+use crate::daemon::BerthDaemon;
+use crate::kill::fixture;
+use crate::kill::{disk, lab};
+use crate::ui;
+
+/// How long removed content may take to be gone.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// How many failed points are told in full.
+const TOLD: usize = 3;
+
+/// Checks the points of each lab, the labs side by side, and reports a line for each.
+pub(super) fn run(options: &Options) -> Result<()> {
+    let failed = std::thread::scope(|scope| {
+        let works: Vec<_> =
+            options.labs.iter().map(|lab| (lab, scope.spawn(|| check_all(lab, options)))).collect();
+        works.into_iter().fold(0, |failed, (lab, work)| {
+            let done = work.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+            match done {
+                Ok(summary) => {
+                    ui::line(&format!("ok cuts {}", lab.name()));
+                    ui::detail(&format!("{}: {summary}", lab.name()));
+                    failed
+                }
+                Err(error) => {
+                    ui::line(&format!("FAILED cuts {}: {error:#}", lab.name()));
+                    failed + 1
+                }
+            }
+        })
+    });
+    ensure!(failed == 0, "{failed} failed");
+    Ok(())
+}
+
+fn check_all(lab: &Lab, options: &Options) -> Result<String> {
+    let begun = Instant::now();
+    let shown = lab.path.display();
+    let log = WriteLog::open(&lab.path).with_context(|| format!("cannot read {shown}"))?;
+    let record = Record::open(log)?;
+    let points =
+        options.at.map_or_else(|| record.choose(options.points, options.seed), |at| vec![at]);
+    let mut bad = Vec::new();
+    for point in &points {
+        let expected = record.expected(*point)?;
+        let Err(error) = check(lab, &record, *point, expected) else { continue };
+        if bad.len() < TOLD {
+            let step = expected.step();
+            ui::detail(&format!(
+                "{}: at {point}, after {step:?}: {error:#}\n  again: conformance cuts check --at \
+                 {point} {shown}={}",
+                lab.name(),
+                lab.name()
+            ));
+        }
+        bad.push(format!("{point} ({error})"));
+    }
+    let (entries, flushes) = record.log().counts();
+    let seconds = begun.elapsed().as_secs_f32();
+    let summary = format!(
+        "{} of {} points (seed {}) among {entries} writes, {flushes} flushes and {} acknowledged \
+         operations, {seconds:.1} s",
+        points.len() - bad.len(),
+        points.len(),
+        options.seed,
+        record.acknowledged(),
+    );
+    if bad.is_empty() {
+        return Ok(summary);
+    }
+    bad.truncate(TOLD);
+    bail!("{summary}; at {}", bad.join(", "))
+}
+
+/// One cut: the disk is made, and a daemon started on it, twice.
+fn check(lab: &Lab, record: &Record, point: Point, expected: &Expected) -> Result<()> {
+    let mut daemon = BerthDaemon::prepare(&lab.path_name())?;
+    let image = Image::make(daemon.data_root(), record, point)?;
+    let options = if lab.file_system == "xfs" { "loop,nouuid" } else { "loop" };
+    let mut mount = Command::new("mount");
+    mount.args(["-t", &lab.file_system, "-o", options]).arg(&image.0).arg(daemon.data_root());
+    succeed(&mut mount)?;
+    let driver = format!("--storage-driver={}", lab.driver);
+    daemon.set_flags(&["--bridge=none", &driver]);
+    daemon.restart().context("the first start")?;
+    let api = Client::new(&daemon.socket());
+    let seen = inspect(&daemon, &api, expected)
+        .map_err(|error| anyhow!(daemon.end_of_log()).context(format!("{error:#}")))?;
+    daemon.kill9()?;
+    daemon.restart().context("the second start")?;
+    let again = inspect(&daemon, &api, expected).context("the second time")?;
+    lab::same(&seen, &again).context("the second start changed something")?;
+    daemon.stop()?;
+    succeed(Command::new("umount").arg(daemon.data_root()))
+}
+
+/// A disk in a file, gone with this value.
+struct Image(PathBuf);
+
+impl Image {
+    fn make(data_root: &Path, record: &Record, point: Point) -> Result<Self> {
+        let name = data_root.file_name().context("a data root has a name")?;
+        let image = Self(Path::new("/var/tmp").join(name).with_extension("disk"));
+        let file = File::options().create_new(true).write(true).open(&image.0)?;
+        file.set_len(DISK_BYTES)?;
+        record.log().replay(point.entries, point.seed, &file)?;
+        Ok(image)
+    }
+}
+
+impl Drop for Image {
+    fn drop(&mut self) {
+        if let Err(error) = std::fs::remove_file(&self.0) {
+            ui::detail(&format!("cannot remove {}: {error}", self.0.display()));
+        }
+    }
+}
+
+/// Everything is as it must be; gives all that there is.
+fn inspect(daemon: &BerthDaemon, api: &Client, expected: &Expected) -> Result<Value> {
+    let images = images(api, expected)?;
+    let containers = containers(api, expected)?;
+    check_storage(api)?;
+    let begun = Instant::now();
+    loop {
+        let strangers = disk::strangers(daemon, api)?;
+        if strangers.is_empty() {
+            break;
+        }
+        ensure!(begun.elapsed() < PATIENCE, "left behind: {}", strangers.join(", "));
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    Ok(json!({ "images": images, "containers": containers }))
+}
+
+/// Every layer has its content by its digest, and the driver has none besides.
+fn check_storage(api: &Client) -> Result<()> {
+    let answer = api.expect(&Request::post("/berth/storage/check?deep=1", Value::Null))?;
+    let mut checked = false;
+    for line in answer.text().lines() {
+        let message: Value = serde_json::from_str(line).with_context(|| line.to_owned())?;
+        let finding = &message["aux"]["Finding"];
+        ensure!(finding.is_null(), "storage check: {finding}");
+        checked |= message["aux"]["Checked"]["Findings"] == 0;
+    }
+    ensure!(checked, "storage check did not come to its end: {}", answer.text());
+    Ok(())
+}
+
+/// Those that must be there are, as they were; nothing else is but what may be.
+fn images(api: &Client, expected: &Expected) -> Result<Value> {
+    let all = api.get("/images/json?all=1")?;
+    let mut names = BTreeSet::new();
+    for image in list(&all) {
+        let tags = list(&image["RepoTags"]).filter_map(Value::as_str);
+        let tags: Vec<&str> = tags.filter(|tag| *tag != NAMELESS).collect();
+        let id = image["Id"].as_str().unwrap_or_default();
+        if tags.is_empty() {
+            names.insert(id.to_owned());
+        }
+        names.extend(tags.into_iter().map(str::to_owned));
+    }
+    for (name, facts) in expected.certain(Kind::Images) {
+        ensure!(names.remove(name), "image {name} is lost");
+        check_image(api, name, facts)?;
+    }
+    for (name, facts) in expected.possible(Kind::Images) {
+        // One that is losing its name.
+        let nameless = facts["id"].as_str().is_some_and(|id| names.remove(id));
+        if names.remove(name) || nameless {
+            check_image(
+                api,
+                if nameless { facts["id"].as_str().unwrap_or(name) } else { name },
+                facts,
+            )?;
+        }
+    }
+    ensure!(names.is_empty(), "images {names:?} are there");
+    Ok(all)
+}
+
+/// By name, by id, and by every byte of its layers.
+fn check_image(api: &Client, name: &str, facts: &Value) -> Result<()> {
+    let shown = api.get(&format!("/images/{name}/json"))?;
+    let saved = fixture::read_saved(&api.bytes(&format!("/images/{name}/get"))?)?;
+    let layers: Vec<&str> = list(&shown["RootFS"]["Layers"]).filter_map(Value::as_str).collect();
+    ensure!(shown["Id"] == saved.0 && layers == saved.1, "image {name} was saved as {saved:?}");
+    let found = json!({ "id": saved.0, "layers": saved.1 });
+    ensure!(facts.is_null() || *facts == found, "image {name} is {found}, not {facts}");
+    Ok(())
+}
+
+fn containers(api: &Client, expected: &Expected) -> Result<Value> {
+    let all = api.get("/containers/json?all=1")?;
+    let mut names = BTreeSet::new();
+    for container in list(&all) {
+        let name = container["Names"][0].as_str().context("a container has a name")?;
+        names.insert(name.trim_start_matches('/').to_owned());
+    }
+    for (name, facts) in expected.certain(Kind::Containers) {
+        ensure!(names.remove(name), "container {name} is lost");
+        check_container(api, name, facts).with_context(|| format!("container {name}"))?;
+    }
+    for (name, facts) in expected.possible(Kind::Containers) {
+        if names.remove(name) {
+            check_container(api, name, facts).with_context(|| format!("container {name}"))?;
+        }
+    }
+    ensure!(names.is_empty(), "containers {names:?} are there");
+    Ok(all)
+}
+
+/// It can be looked at, and shows what its image has.
+fn check_container(api: &Client, name: &str, facts: &Value) -> Result<()> {
+    let shown = api.get(&format!("/containers/{name}/json"))?;
+    ensure!(facts.is_null() || shown["Id"] == facts["id"], "it is {}, not {facts}", shown["Id"]);
+    api.get(&format!("/containers/{name}/changes")).context("its changes")?;
+    let content = lab::file_in(api, name, &format!("/{}", fixture::CONTENT));
+    let content = content.context("its image's content")?;
+    ensure!(facts.is_null() || facts["content"] == content, "its image's content has changed");
+    for file in ["etc/hosts", "etc/hostname", "etc/resolv.conf", "dev/console", ".dockerenv"] {
+        api.bytes(&format!("/containers/{name}/archive?path=/{file}"))
+            .context("its mount points")?;
+    }
+    Ok(())
+}
