@@ -7,7 +7,9 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::{Component, Path, PathBuf};
 
-use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, Stat};
+use rustix::fs::{
+    AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, Stat, StatxAttributes, StatxFlags,
+};
 use rustix::io::Errno;
 
 /// Deepest tree that is walked.
@@ -101,6 +103,19 @@ impl Root {
     /// The root's own descriptor.
     pub fn fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
+    }
+
+    /// Another descriptor of the same directory.
+    pub fn try_clone(&self) -> io::Result<Self> {
+        Ok(Self { fd: self.fd.try_clone()? })
+    }
+
+    /// Whether this is the top of something mounted, as kernels from 5.8 on tell; older ones are
+    /// taken to say yes.
+    pub fn is_mount(&self) -> io::Result<bool> {
+        let stat = rustix::fs::statx(&self.fd, "", AtFlags::EMPTY_PATH, StatxFlags::TYPE)?;
+        let is_told = stat.stx_attributes_mask.contains(StatxAttributes::MOUNT_ROOT);
+        Ok(!is_told || stat.stx_attributes.contains(StatxAttributes::MOUNT_ROOT))
     }
 
     /// Opens what `path` names; a last link is not followed when `flags` has `NOFOLLOW`.

@@ -20,6 +20,8 @@ pub enum LayerError {
     UnknownContainer { container: ContainerId },
     #[error("the writable layer of container {container} is on the storage driver {driver}")]
     OtherDriver { container: ContainerId, driver: String },
+    #[error("container {container} has ended meanwhile")]
+    RunEnded { container: ContainerId },
     #[error("max depth exceeded")]
     MaxDepth,
     #[error("invalid diffID for layer {slot}: expected \"{expected}\", got \"{got}\"")]
@@ -49,7 +51,7 @@ impl Classify for LayerError {
             Self::Storage(error) => error.kind(),
             Self::Unpack { source, .. } => unpack_kind(source),
             Self::DiffId { .. } => ErrorKind::InvalidParameter,
-            Self::OtherDriver { .. } => ErrorKind::Conflict,
+            Self::OtherDriver { .. } | Self::RunEnded { .. } => ErrorKind::Conflict,
             Self::CannotMend { .. } => ErrorKind::NotImplemented,
             Self::MaxDepth
             | Self::NotApplied { .. }

@@ -20,6 +20,7 @@
 
 #![forbid(unsafe_code)]
 
+mod activations;
 mod backup;
 pub mod check;
 mod error;
@@ -39,5 +40,6 @@ pub use error::LayerError;
 pub use ingest::{Applied, Ingest, NewLayer, Parent};
 pub use record::SCHEMA;
 pub use recover::RecoverReport;
+pub use rw::Reach;
 pub use store::{Layer, LayerStore, Removed, RwLayer};
 pub use tar_stream::TarStream;

@@ -9,16 +9,33 @@ use berth_fs::changes::{self, Change};
 use berth_fs::pack;
 use berth_fs::root::Root;
 use berth_storage::{Access, CreateOptions, Mounted, NativeDiff, Prepared, StorageError};
-use berth_sys::mount::is_mount_point;
-use berth_sys::mountns::within_private;
 use berth_types::{ChainId, ContainerId, LayerId};
 
-use crate::files::{end_scratch, io_at};
+use crate::activations::{Active, Reading};
+use crate::files::io_at;
 use crate::{
     Applied, Ingest, LayerError, LayerStore, NewLayer, Parent, Removed, RwLayer, init, record,
 };
 
+/// How the layer of a container can be reached by those who only read it.
+///
+/// It matters to drivers that show a layer by mounting it whole; where a layer's own changes are a
+/// directory, they are read there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reach<'a> {
+    /// It does not run, and the caller sees to it that nobody else prepares its layer meanwhile.
+    AtRest,
+    /// It runs, and its watcher has its root here.
+    Running(&'a Path),
+}
+
 impl LayerStore {
+    /// Whether the layer of a container that does not run must be left to one caller at a time,
+    /// who has it mounted: a start, or somebody who reads it [at rest](Reach::AtRest).
+    pub fn reads_by_mounting(&self) -> bool {
+        self.driver().native().is_none()
+    }
+
     /// Records a container's layer on top of the image's. No directory is made yet.
     ///
     /// Options that the driver refuses are refused by [`ensure_rw`](Self::ensure_rw).
@@ -70,8 +87,11 @@ impl LayerStore {
             mount_label: String::new(),
         };
         let init_layer = rw.mount.init();
-        let new_init = self.create_or_mend(&init_layer, parent.as_ref(), &options)?;
-        self.fill_init(&init_layer)?;
+        let new_init = self.inner().activations.alone(&init_layer, || {
+            let new = self.create_or_mend(&init_layer, parent.as_ref(), &options)?;
+            self.fill_init(&init_layer)?;
+            Ok::<_, LayerError>(new)
+        })?;
         let new_mount = self.create_or_mend(&rw.mount, Some(&init_layer), &options)?;
         Ok(new_init || new_mount)
     }
@@ -86,7 +106,8 @@ impl LayerStore {
         self.inner().db.read(|conn| Ok(record::list_rw(conn)?))
     }
 
-    /// How to mount the container's file system.
+    /// How to mount the container's file system. One caller at a time, until it has mounted it or
+    /// [released](Self::release_rw) it; nobody may read it at rest meanwhile.
     pub fn prepare_rw(
         &self,
         container: &ContainerId,
@@ -130,10 +151,11 @@ impl LayerStore {
         Ok(self.driver().metadata(&self.own_rw(container)?.mount)?)
     }
 
-    /// What the container wrote, in bytes (`SizeRw`): the recorded size, else measured.
+    /// What a container that does not run wrote, in bytes (`SizeRw`): the recorded size, else
+    /// measured [at rest](Reach::AtRest).
     pub fn rw_size(&self, container: &ContainerId) -> Result<u64, LayerError> {
         let rw = self.own_rw(container)?;
-        rw.size.map_or_else(|| self.measure(&rw), Ok)
+        rw.size.map_or_else(|| self.measure(&rw, Reach::AtRest), Ok)
     }
 
     /// Records the size of a layer that cannot change until the next start; `None` forgets it
@@ -154,12 +176,16 @@ impl LayerStore {
     }
 
     /// Measures what the container wrote by walking it.
-    pub fn measure_rw(&self, container: &ContainerId) -> Result<u64, LayerError> {
-        self.measure(&self.own_rw(container)?)
+    pub fn measure_rw(&self, container: &ContainerId, reach: Reach<'_>) -> Result<u64, LayerError> {
+        self.measure(&self.own_rw(container)?, reach)
     }
 
     /// What the container changed, parents before children.
-    pub fn changes(&self, container: &ContainerId) -> Result<Vec<Change>, LayerError> {
+    pub fn changes(
+        &self,
+        container: &ContainerId,
+        reach: Reach<'_>,
+    ) -> Result<Vec<Change>, LayerError> {
         let rw = self.own_rw(container)?;
         match self.driver().native() {
             Some(native) => {
@@ -168,7 +194,7 @@ impl LayerStore {
                 let upper = open_root(native.diff_dir(&rw.mount))?;
                 Ok(changes::of_overlay(&upper, &lowers)?)
             }
-            None => self.with_trees(&rw, |old, new| Ok(changes::between(Some(old), new)?)),
+            None => self.with_trees(&rw, reach, |old, new| Ok(changes::between(Some(old), new)?)),
         }
     }
 
@@ -176,9 +202,10 @@ impl LayerStore {
     pub fn diff_tar<W: Write + Send>(
         &self,
         container: &ContainerId,
+        reach: Reach<'_>,
         out: W,
     ) -> Result<(), LayerError> {
-        self.pack(&self.own_rw(container)?, out)
+        self.pack(&self.own_rw(container)?, reach, out)
     }
 
     /// Makes a new image layer of the container's changes. It is applied already: go on with
@@ -188,14 +215,15 @@ impl LayerStore {
         &self,
         op: &'static str,
         container: &ContainerId,
+        reach: Reach<'_>,
     ) -> Result<(Ingest, Applied), LayerError> {
         let rw = self.own_rw(container)?;
         let parent = rw.parent.clone().map_or(Parent::None, Parent::Existing);
         let ingest = self.begin(op, vec![NewLayer { parent, expected: None }])?;
         let (reader, writer) = io::pipe().map_err(io_at("open", "a pipe"))?;
         let (applied, packed) = std::thread::scope(|scope| {
-            let packing =
-                scope.spawn(|| self.pack(&rw, io::BufWriter::with_capacity(1 << 16, writer)));
+            let packing = scope
+                .spawn(|| self.pack(&rw, reach, io::BufWriter::with_capacity(1 << 16, writer)));
             let applied = ingest.apply(0, reader);
             let packed = packing.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
             (applied, packed)
@@ -252,20 +280,25 @@ impl LayerStore {
         Ok(self.driver().commit(id)?)
     }
 
-    fn measure(&self, rw: &RwLayer) -> Result<u64, LayerError> {
+    fn measure(&self, rw: &RwLayer, reach: Reach<'_>) -> Result<u64, LayerError> {
         match self.driver().native() {
             Some(native) => Ok(changes::tree_size(&open_root(native.diff_dir(&rw.mount))?)?),
-            None => self.with_trees(rw, |old, new| {
+            None => self.with_trees(rw, reach, |old, new| {
                 let changed = changes::between(Some(old), new)?;
                 Ok(changes::changed_size(new, &changed)?)
             }),
         }
     }
 
-    fn pack<W: Write + Send>(&self, rw: &RwLayer, out: W) -> Result<(), LayerError> {
+    fn pack<W: Write + Send>(
+        &self,
+        rw: &RwLayer,
+        reach: Reach<'_>,
+        out: W,
+    ) -> Result<(), LayerError> {
         match self.driver().native() {
             Some(native) => pack_upper(native, &rw.mount, out),
-            None => self.with_trees(rw, |old, new| {
+            None => self.with_trees(rw, reach, |old, new| {
                 let changed = changes::between(Some(old), new)?;
                 pack::changes(new, &changed, out)?;
                 Ok(())
@@ -273,35 +306,44 @@ impl LayerStore {
         }
     }
 
-    /// Runs `work` on the whole trees of the init layer and of the container's layer: that of a
-    /// container that runs is read through its own mount, others are mounted for this alone, where
-    /// no start of the container meanwhile can see it.
-    fn with_trees<T: Send>(
+    /// Runs `work` on the whole trees of the init layer and of the container's layer. That of a
+    /// container that runs is read through the mount of its run.
+    fn with_trees<T>(
         &self,
         rw: &RwLayer,
-        work: impl FnOnce(&Root, &Root) -> Result<T, LayerError> + Send,
+        reach: Reach<'_>,
+        work: impl FnOnce(&Root, &Root) -> Result<T, LayerError>,
     ) -> Result<T, LayerError> {
-        let init = self.driver().prepare(&rw.mount.init(), Access::Read)?;
-        let own = self.driver().prepare(&rw.mount, Access::Read)?;
-        if init.mounts.is_empty() && own.mounts.is_empty() {
-            return work(&open_root(&init.root)?, &open_root(&own.root)?);
+        let store = self.inner();
+        let init = Active::hold(store, &rw.mount.init())?;
+        match reach {
+            Reach::AtRest => {
+                let own = Active::hold(store, &rw.mount)?;
+                let [init, own] = Reading::open(store, [init, own])?;
+                work(&init.root, &own.root)
+            }
+            Reach::Running(path) => {
+                let own = if init.is_mounted_to_be_read() {
+                    mounted_root(path, rw)?
+                } else {
+                    open_root(path)?
+                };
+                let [init] = Reading::open(store, [init])?;
+                work(&init.root, &own)
+            }
         }
-        let place = self.inner().files.scratch()?;
-        let init = init.moved_to(&place.join("init"));
-        let own = if is_mount_point(&own.root).map_err(io_at("look at", &own.root))? {
-            own.mounted_already()
-        } else {
-            own.moved_to(&place.join("own"))
-        };
-        let done = within_private(|| {
-            let (old, new) = (Mounted::new(init)?, Mounted::new(own)?);
-            // Files are closed before the mounts go.
-            let (old_root, new_root) = (open_root(old.root())?, open_root(new.root())?);
-            work(&old_root, &new_root)
-        });
-        end_scratch(&place);
-        done.map_err(io_at("mount below", place))?
     }
+}
+
+/// What is mounted at `path`; not the mount point, once the run has ended.
+fn mounted_root(path: &Path, rw: &RwLayer) -> Result<Root, LayerError> {
+    let ended = || LayerError::RunEnded { container: rw.container.clone() };
+    let root = match Root::open(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(ended()),
+        other => other.map_err(io_at("open", path))?,
+    };
+    let is_mounted = root.is_mount().map_err(io_at("look at", path))?;
+    if is_mounted { Ok(root) } else { Err(ended()) }
 }
 
 fn pack_upper<W: Write>(

@@ -8,6 +8,7 @@ use berth_db::{Db, Tx};
 use berth_storage::StorageDriver;
 use berth_types::{ChainId, ContainerId, DiffId, LayerId, Timestamp};
 
+use crate::activations::Activations;
 use crate::files::Files;
 use crate::{Ingest, LayerError, NewLayer, TarStream, record};
 
@@ -73,6 +74,7 @@ pub(crate) struct Inner {
     pub(crate) driver: Arc<dyn StorageDriver>,
     pub(crate) db: Arc<Db>,
     pub(crate) files: Files,
+    pub(crate) activations: Activations,
     pub(crate) lost_and_found: PathBuf,
     /// What a repair took out of its place and has not moved away yet: no record knows these.
     pub(crate) replaced: Mutex<BTreeSet<LayerId>>,
@@ -87,8 +89,9 @@ impl LayerStore {
     ) -> Result<Self, LayerError> {
         let files = Files::open(root)?;
         let lost_and_found = root.join("lost+found");
-        let replaced = Mutex::default();
-        Ok(Self { inner: Arc::new(Inner { driver, db, files, lost_and_found, replaced }) })
+        let (activations, replaced) = (Activations::default(), Mutex::default());
+        let inner = Inner { driver, db, files, activations, lost_and_found, replaced };
+        Ok(Self { inner: Arc::new(inner) })
     }
 
     /// The driver below.

@@ -2,12 +2,12 @@
 
 use std::fmt;
 use std::io::{self, BufReader, Read};
-use std::path::PathBuf;
+use std::sync::Arc;
 
 use berth_fs::root::Root;
 use berth_fs::tarsplit::Assembler;
-use berth_storage::{Access, Mounted};
 
+use crate::activations::{Active, Reading};
 use crate::files::io_at;
 use crate::store::Inner;
 use crate::{Layer, LayerError};
@@ -16,22 +16,23 @@ use crate::{Layer, LayerError};
 /// layer's DiffID.
 pub struct TarStream {
     tar: Box<dyn Read + Send>,
-    /// Holds the layer's content; after `tar`, which has files open in it.
-    _mounted: Option<Mounted>,
+    /// Keeps the layer active; after `tar`, which has files open in it.
+    _reading: Option<Reading>,
 }
 
 impl TarStream {
-    pub(crate) fn open(store: &Inner, layer: &Layer) -> Result<Self, LayerError> {
-        let (path, mounted): (PathBuf, _) = if let Some(native) = store.driver.native() {
-            (native.diff_dir(&layer.layer), None)
+    pub(crate) fn open(store: &Arc<Inner>, layer: &Layer) -> Result<Self, LayerError> {
+        let (files, reading) = if let Some(native) = store.driver.native() {
+            let path = native.diff_dir(&layer.layer);
+            (Root::open(&path).map_err(io_at("open", path))?, None)
         } else {
-            let mounted = Mounted::new(store.driver.prepare(&layer.layer, Access::Read)?)?;
-            (mounted.root().to_owned(), Some(mounted))
+            let active = Active::hold(store, &layer.layer)?;
+            let [reading] = Reading::open(store, [active])?;
+            (reading.root.try_clone().map_err(io_at("open", "a layer"))?, Some(reading))
         };
-        let files = Root::open(&path).map_err(io_at("open", path))?;
         let records = BufReader::new(store.files.tar_split(&layer.chain)?);
         let tar = Assembler::new(records, files, layer.diff.clone());
-        Ok(Self { tar: Box::new(tar), _mounted: mounted })
+        Ok(Self { tar: Box::new(tar), _reading: reading })
     }
 }
 

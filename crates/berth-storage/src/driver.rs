@@ -165,10 +165,12 @@ impl Prepared {
         self
     }
 
-    /// The same content where somebody else has it mounted: there is nothing to do or undo.
+    /// The same content at `target`, for one of several who read it: activation is not undone.
     #[must_use]
-    pub fn mounted_already(self) -> Self {
-        Self { root: self.root, mounts: Vec::new(), teardown: Vec::new() }
+    pub fn aside(self, target: &Path) -> Self {
+        let mut moved = self.moved_to(target);
+        moved.teardown.retain(|step| *step == Teardown::RemoveDir { path: target.to_owned() });
+        moved
     }
 }
 

@@ -171,6 +171,10 @@ fn open_named(
     selection: &Selection<'_>,
     name: &str,
 ) -> Result<Arc<dyn StorageDriver>, StorageError> {
+    #[cfg(any(test, feature = "testing"))]
+    if name == crate::twin::NAME {
+        return Ok(Arc::new(crate::twin::BlockTwin::open(&selection.root.join(name))?));
+    }
     let Some(known) = DRIVERS.iter().find(|known| known.name == name) else {
         return Err(StorageError::NotSupported);
     };

@@ -1,8 +1,9 @@
 //! What a container changed of its image.
 
+use std::sync::Arc;
+
 use berth_api::container::Change;
 
-use crate::blocking::blocking;
 use crate::engine::Engine;
 use crate::error::EngineError;
 
@@ -10,8 +11,9 @@ impl Engine {
     /// The changed paths, parents before what is in them.
     pub async fn changes(&self, name: &str) -> Result<Vec<Change>, EngineError> {
         let container = self.registry().find(name)?;
-        let layers = std::sync::Arc::clone(self.layers());
-        let changes = blocking(move || layers.changes(container.id())).await?;
+        let (layers, id) = (Arc::clone(self.layers()), container.id().clone());
+        let changes =
+            self.with_layer(&container, move |reach| Ok(layers.changes(&id, reach)?)).await?;
         let message = |change: berth_layers::Change| Change {
             path: change.path.to_string_lossy().into_owned(),
             kind: change.kind as u8,

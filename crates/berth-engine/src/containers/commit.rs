@@ -5,12 +5,12 @@ use std::sync::Arc;
 use berth_api::container::ContainerConfig;
 use berth_api::options::CommitOptions;
 use berth_images::{NewConfig, NewImage};
+use berth_layers::Reach;
 use berth_types::{DiffId, Timestamp};
 
 use super::merge;
 use super::registry::Container;
 use super::state::Status;
-use crate::blocking::blocking;
 use crate::engine::Engine;
 use crate::error::{ContainerError, EngineError};
 
@@ -34,9 +34,10 @@ impl Engine {
         }
         let engine = self.clone();
         let committed = {
-            let container = Arc::clone(&container);
-            let options = options.clone();
-            blocking(move || engine.commit_now(&container, &options, config)).await
+            let (of, options) = (Arc::clone(&container), options.clone());
+            let work =
+                move |reach: Reach<'_>| engine.commit_now(&of, reach, &options, config.as_ref());
+            self.with_layer(&container, work).await
         };
         if pauses {
             self.freeze(&id, false).await?;
@@ -58,14 +59,15 @@ impl Engine {
     fn commit_now(
         &self,
         container: &Container,
+        reach: Reach<'_>,
         options: &CommitOptions,
-        config: Option<ContainerConfig>,
+        config: Option<&ContainerConfig>,
     ) -> Result<(String, Option<String>), EngineError> {
         let record = container.record();
         let repo = options.repo.as_deref().unwrap_or_default();
         let tag = options.tag.as_deref().unwrap_or_default();
         let reference = berth_images::parse_repo_tag(repo, tag)?;
-        let mut new = config.unwrap_or_default();
+        let mut new = config.cloned().unwrap_or_default();
         berth_images::changes::apply(&mut new, &options.changes)
             .map_err(berth_images::ImageError::from)?;
         merge::below(&mut new, &record.config);
@@ -77,7 +79,7 @@ impl Engine {
             ),
             None => None,
         };
-        let (mut ingest, applied) = self.layers().commit_rw("commit", container.id())?;
+        let (mut ingest, applied) = self.layers().commit_rw("commit", container.id(), reach)?;
         let is_empty = applied.diff == DiffId::empty();
         let image = NewConfig {
             parent: parent.as_ref().map(|parent| &*parent.config),

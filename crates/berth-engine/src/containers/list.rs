@@ -125,8 +125,12 @@ impl Engine {
     }
 
     fn measure_now(&self, container: &Arc<Container>) -> i64 {
-        match self.layers().rw_size(container.id()) {
-            Ok(size) => {
+        let measured =
+            self.try_with_layer(container, |_at_rest| self.layers().rw_size(container.id()));
+        match measured {
+            // Somebody starts it or writes into it.
+            None => container.scan.last().unwrap_or(0),
+            Some(Ok(size)) => {
                 let size = i64::try_from(size).unwrap_or(i64::MAX);
                 let mut live = container.live();
                 if !live.state.is_running() {
@@ -134,7 +138,7 @@ impl Engine {
                 }
                 size
             }
-            Err(error) => {
+            Some(Err(error)) => {
                 tracing::debug!(
                     container = %container.id(), error = %berth_types::kind::chain(&error),
                     "size unknown"

@@ -2,8 +2,10 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use berth_fs::root::{Follow, Root};
+use berth_layers::{LayerError, Reach};
 use berth_storage::{Access, Mounted};
 use berth_sys::mount::{MountRequest, mount};
 
@@ -12,6 +14,9 @@ use super::registry::Container;
 use crate::blocking::blocking;
 use crate::engine::Engine;
 use crate::error::{ContainerError, EngineError};
+
+/// How long the end of a run may take to be noticed.
+const END: Duration = Duration::from_secs(10);
 
 /// What of a container's file system somebody wants to reach.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -66,6 +71,56 @@ impl Engine {
         result
     }
 
+    /// Runs `work` on the container's own layer and says how that can be reached.
+    ///
+    /// Where layers are read by mounting them, one that does not run stays so until `work` is done:
+    /// a device that somebody reads cannot be mounted to be written, nor deactivated under him.
+    pub(crate) async fn with_layer<T: Send + 'static>(
+        &self,
+        container: &Arc<Container>,
+        work: impl Fn(Reach<'_>) -> Result<T, EngineError> + Send + Sync + 'static,
+    ) -> Result<T, EngineError> {
+        let work = Arc::new(work);
+        let mut ends = container.watch_ends();
+        loop {
+            let excludes = self.layers().reads_by_mounting();
+            let held =
+                if excludes { Some(container.operation.clone().lock_owned().await) } else { None };
+            ends.mark_unchanged();
+            let running = run_root(container);
+            let held = held.filter(|_| running.is_none());
+            let work = Arc::clone(&work);
+            let result = blocking(move || work(reach(running.as_deref()))).await;
+            drop(held);
+            if !matches!(result, Err(EngineError::Layer(LayerError::RunEnded { .. }))) {
+                return result;
+            }
+            // Its layer is given back before it counts as ended.
+            if !matches!(tokio::time::timeout(END, ends.changed()).await, Ok(Ok(()))) {
+                return result;
+            }
+        }
+    }
+
+    /// As [`with_layer`](Self::with_layer) for those who do not wait; `None` when somebody else
+    /// has the layer.
+    pub(crate) fn try_with_layer<T>(
+        &self,
+        container: &Container,
+        work: impl FnOnce(Reach<'_>) -> T,
+    ) -> Option<T> {
+        if let Some(running) = run_root(container) {
+            return Some(work(Reach::Running(&running)));
+        }
+        let _held = if self.layers().reads_by_mounting() {
+            Some(container.operation.try_lock().ok()?)
+        } else {
+            None
+        };
+        // It may have been started in between.
+        Some(work(reach(run_root(container).as_deref())))
+    }
+
     pub(crate) fn with_mounted<T, E>(
         &self,
         record: &Record,
@@ -82,11 +137,11 @@ impl Engine {
         }
         // Where volumes are mounted, missing mount points are made, as at a start.
         let access = if view == View::Whole { Access::Write } else { access };
-        let prepared = self.layers().prepare_rw(&record.id, access)?;
         let binds = match view {
             View::Whole => self.bind_plan(record)?,
             View::Layers => Vec::new(),
         };
+        let prepared = self.layers().prepare_rw(&record.id, access)?;
         let path = prepared.root.clone();
         let done = berth_sys::mountns::within_private(|| {
             // Undone by hand too: a mount that a helper program serves holds its namespace.
@@ -120,6 +175,17 @@ impl Engine {
         binds.sort_by(|a, b| a.destination.cmp(&b.destination));
         Ok(binds)
     }
+}
+
+/// Where the root of a container is while it runs.
+fn run_root(container: &Container) -> Option<PathBuf> {
+    let live = container.live();
+    // Unknown counts as not there: nothing that runs may be taken for something at rest.
+    live.state.is_running().then(|| live.root.clone().unwrap_or_default())
+}
+
+fn reach(running: Option<&Path>) -> Reach<'_> {
+    running.map_or(Reach::AtRest, Reach::Running)
 }
 
 struct Bind {

@@ -81,6 +81,11 @@ impl Scan {
         self.done.notify_all();
     }
 
+    /// The last measurement of this run.
+    pub(crate) fn last(&self) -> Option<i64> {
+        self.known().size
+    }
+
     /// What is known by `deadline`, or earlier when nothing is under way.
     fn wait(&self, deadline: Instant) -> Option<i64> {
         let mut known = self.known();
@@ -122,10 +127,14 @@ pub(crate) fn kick(engine: &Engine, container: &Arc<Container>) {
 
 fn measure(engine: &Engine, container: &Container) {
     let mut walk = Walk::new(&container.scan);
-    match engine.layers().measure_rw(container.id()) {
-        Ok(size) => walk.size = Some(i64::try_from(size).unwrap_or(i64::MAX)),
+    let measured =
+        engine.try_with_layer(container, |reach| engine.layers().measure_rw(container.id(), reach));
+    match measured {
+        Some(Ok(size)) => walk.size = Some(i64::try_from(size).unwrap_or(i64::MAX)),
+        // Somebody starts or removes it.
+        None => {}
         // Most likely removed meanwhile.
-        Err(error) => {
+        Some(Err(error)) => {
             let error = berth_types::kind::chain(&error);
             tracing::debug!(container = %container.id(), error, "not measured");
         }

@@ -220,10 +220,14 @@ fn measure(engine: &Engine, container: &Arc<Container>) {
     let container = Arc::clone(container);
     tokio::spawn(blocking(move || {
         let id = container.id().clone();
-        let size = match engine.layers().measure_rw(&id) {
-            Ok(size) => size,
+        let layers = engine.layers();
+        let measured = engine.try_with_layer(&container, |reach| layers.measure_rw(&id, reach));
+        let size = match measured {
+            Some(Ok(size)) => size,
+            // Somebody starts or removes it; who asks for its size measures it.
+            None => return,
             // Most likely removed meanwhile.
-            Err(error) => {
+            Some(Err(error)) => {
                 tracing::debug!(container = %id, error = %kind::chain(&error), "not measured");
                 return;
             }

@@ -9,4 +9,6 @@ mod data_root;
 #[cfg(test)]
 mod kit;
 #[cfg(test)]
+mod layers;
+#[cfg(test)]
 mod switching;

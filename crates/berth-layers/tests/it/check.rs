@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use berth_layers::check::{Checked, Depth, Finding, Owner, Progress, Trouble};
-use berth_layers::{ChangeKind, LayerStore};
+use berth_layers::{ChangeKind, LayerStore, Reach};
 use berth_types::{ChainId, LayerId};
 
 use crate::fixture::{Open, container, load, mount, on_each_driver, tar_of, top_of};
@@ -48,7 +48,7 @@ fn root_a_healthy_store_has_no_findings() {
             let mounted = mount(&open.store, &id);
             fs::File::create(mounted.root().join("new")).unwrap();
         }
-        assert_eq!(open.store.changes(&id).unwrap()[0].kind, ChangeKind::Added);
+        assert_eq!(open.store.changes(&id, Reach::AtRest).unwrap()[0].kind, ChangeKind::Added);
         let (findings, checked) = check(&open.store, Depth::Content);
         assert_eq!(findings, []);
         let bytes = tars.iter().map(|tar| tar.len() as u64).sum();

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{Read as _, Write as _};
 
-use berth_layers::{ChangeKind, LayerError, LayerStore};
+use berth_layers::{ChangeKind, LayerError, LayerStore, Reach};
 use berth_storage::CreateOptions;
 use berth_types::{Classify as _, ContainerId, DiffId, ErrorKind};
 
@@ -18,7 +18,7 @@ fn changes(store: &LayerStore, id: &ContainerId) -> Vec<String> {
         ChangeKind::Added => 'A',
         ChangeKind::Deleted => 'D',
     };
-    let changes = store.changes(id).unwrap();
+    let changes = store.changes(id, Reach::AtRest).unwrap();
     changes.iter().map(|one| format!("{} {}", letter(one.kind), one.path.display())).collect()
 }
 
@@ -47,7 +47,7 @@ fn root_a_new_container_has_its_mount_points_and_no_changes() {
             for _ in 0..2 {
                 open.store.ensure_rw(&id).unwrap();
                 assert_eq!(changes(&open.store, &id), [""; 0]);
-                assert_eq!(open.store.measure_rw(&id).unwrap(), 0);
+                assert_eq!(open.store.measure_rw(&id, Reach::AtRest).unwrap(), 0);
             }
             let mounted = mount(&open.store, &id);
             let mut expected: Vec<_> = INIT.to_vec();
@@ -85,10 +85,10 @@ fn root_changes_sizes_and_commit_are_dockers() {
         assert_eq!(open.store.rw_size(&id).unwrap(), 2, "measured");
         open.db.write(|tx| open.store.set_rw_size(tx, &id, Some(7))).unwrap();
         assert_eq!(open.store.rw_size(&id).unwrap(), 7);
-        assert_eq!(open.store.measure_rw(&id).unwrap(), 2);
+        assert_eq!(open.store.measure_rw(&id, Reach::AtRest).unwrap(), 2);
 
         let mut tar = Vec::new();
-        open.store.diff_tar(&id, &mut tar).unwrap();
+        open.store.diff_tar(&id, Reach::AtRest, &mut tar).unwrap();
         let mut archive = tar::Archive::new(tar.as_slice());
         let packed: Vec<_> = archive
             .entries()
@@ -97,7 +97,7 @@ fn root_changes_sizes_and_commit_are_dockers() {
             .collect();
         assert!(packed.contains(&".wh.g".to_owned()), "{packed:?}");
 
-        let (mut ingest, applied) = open.store.commit_rw("commit", &id).unwrap();
+        let (mut ingest, applied) = open.store.commit_rw("commit", &id, Reach::AtRest).unwrap();
         assert_eq!((applied.size, &applied.diff), (2, &crate::fixture::diff_of(&tar)));
         let chain = ingest.finish().unwrap().pop().unwrap();
         open.db
@@ -126,7 +126,7 @@ fn root_a_container_without_changes_commits_the_empty_layer() {
         let open = root.open();
         let top = load(&open, &[tar_of("a")], "image").unwrap();
         let id = container(&open, Some(&top)).unwrap();
-        let (ingest, applied) = open.store.commit_rw("commit", &id).unwrap();
+        let (ingest, applied) = open.store.commit_rw("commit", &id, Reach::AtRest).unwrap();
         assert_eq!((applied.size, applied.diff), (0, DiffId::empty()));
         drop(ingest);
         open.store.reap().unwrap();

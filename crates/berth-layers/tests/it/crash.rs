@@ -5,7 +5,7 @@ use std::mem::ManuallyDrop;
 use std::sync::Arc;
 
 use berth_fs::reserve;
-use berth_layers::{LayerError, RecoverReport};
+use berth_layers::{LayerError, Reach, RecoverReport};
 use berth_types::{ContainerId, LayerId};
 
 use crate::fixture::{
@@ -21,7 +21,7 @@ fn workload(open: &Open) -> Result<(), LayerError> {
     let tars = tars();
     let top = load(open, &tars, "image:1")?;
     let id = container(open, Some(&top))?;
-    let (mut ingest, _) = open.store.commit_rw("commit", &id)?;
+    let (mut ingest, _) = open.store.commit_rw("commit", &id, Reach::AtRest)?;
     let chain = ingest.finish()?.remove(0);
     open.db.write(|tx| {
         ingest.record(tx)?;

@@ -113,6 +113,11 @@ impl Root {
         self.try_driver().unwrap().native().is_some()
     }
 
+    /// The layers that are activated, where drivers activate.
+    pub(crate) fn active(&self) -> BTreeSet<String> {
+        names(&self.path().join(twin::NAME).join("active"))
+    }
+
     /// Where a layer's files are, made writable for somebody who damages them.
     pub(crate) fn thaw(&self, layer: &LayerId) -> PathBuf {
         let path = self.home().join(layer.as_str());
@@ -130,9 +135,6 @@ impl Root {
     }
 
     fn try_driver(&self) -> Result<Arc<dyn StorageDriver>, StorageError> {
-        if self.driver == twin::NAME {
-            return Ok(Arc::new(twin::BlockTwin::open(&self.path().join(twin::NAME))?));
-        }
         let selection = Selection {
             root: self.path(),
             name: Some(self.driver),
@@ -195,6 +197,7 @@ impl Root {
         let mut files = names(&self.path().join("layers"));
         files.remove(reserve::NAME);
         assert_eq!(files, chains);
+        assert_eq!(self.active(), BTreeSet::new(), "nobody uses them");
     }
 }
 

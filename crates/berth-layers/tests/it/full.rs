@@ -6,7 +6,7 @@ use std::io::Write as _;
 use std::time::{Duration, Instant};
 
 use berth_layers::check::Depth;
-use berth_layers::{LayerError, LayerStore};
+use berth_layers::{LayerError, LayerStore, Reach};
 use berth_storage::{Access, Mounted};
 use berth_types::kind::chain;
 use berth_types::{ChainId, ContainerId};
@@ -57,9 +57,9 @@ fn workload(open: &Open, step: &mut &str) -> Result<(), LayerError> {
     *step = "write";
     write(&open.store, &id)?;
     *step = "diff";
-    open.store.changes(&id)?;
+    open.store.changes(&id, Reach::AtRest)?;
     *step = "commit";
-    let (mut ingest, _) = open.store.commit_rw("commit", &id)?;
+    let (mut ingest, _) = open.store.commit_rw("commit", &id, Reach::AtRest)?;
     let chain = ingest.finish()?.remove(0);
     open.db.write(|tx| {
         ingest.record(tx)?;

@@ -13,6 +13,8 @@ mod full;
 #[cfg(test)]
 mod image;
 #[cfg(test)]
+mod readers;
+#[cfg(test)]
 mod repair;
 #[cfg(test)]
 mod sizes;

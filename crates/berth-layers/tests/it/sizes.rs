@@ -6,6 +6,7 @@ use std::io::Write as _;
 use std::os::unix::fs::{MetadataExt as _, symlink};
 use std::path::Path;
 
+use berth_layers::Reach;
 use rustix::fs::{CWD, FileType, Mode, mknodat};
 
 use crate::fixture::{Root, container, load, mount, on_each_driver};
@@ -93,18 +94,18 @@ fn root_sizes_are_dockers_for_every_kind_of_file() {
         let id = container(&open, Some(&top)).unwrap();
         let [of_image, of_container, of_commit] = dockerd(root);
         assert_eq!(store.get(&top).unwrap().unwrap().size, of_image, "{}", root.driver_name());
-        assert_eq!(store.measure_rw(&id).unwrap(), 0, "{}", root.driver_name());
+        assert_eq!(store.measure_rw(&id, Reach::AtRest).unwrap(), 0, "{}", root.driver_name());
         {
             let mounted = mount(store, &id);
             change(mounted.root());
         }
-        let measured = store.measure_rw(&id).unwrap();
+        let measured = store.measure_rw(&id, Reach::AtRest).unwrap();
         assert_eq!(measured, of_container, "{}", root.driver_name());
         if let Some(native) = store.driver().native() {
             let own = native.diff_dir(&store.rw(&id).unwrap().unwrap().mount);
             assert_eq!(walk(&own, &mut BTreeSet::new()), measured, "{}", root.driver_name());
         }
-        let (ingest, applied) = store.commit_rw("commit", &id).unwrap();
+        let (ingest, applied) = store.commit_rw("commit", &id, Reach::AtRest).unwrap();
         assert_eq!(applied.size, of_commit, "{}", root.driver_name());
         drop(ingest);
     });
