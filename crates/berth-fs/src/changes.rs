@@ -4,8 +4,14 @@
 //! device number or `security.capability` differ, or, for anything but a directory, its size or
 //! modification time. A directory above a change is itself listed as modified. Within a directory
 //! the present names come first, sorted, then the deleted ones; parents precede their children.
+//!
+//! A layer's tar has whole seconds, so Docker takes a time without a fraction for any within its
+//! second, and sleeps after each commit to the end of the second, for what is changed in it would be
+//! missed. Here nobody sleeps: of two entries that only such times tell apart, the content decides.
 
+mod content;
 mod overlay;
+mod trees;
 
 use std::collections::HashSet;
 use std::ffi::OsStr;
@@ -18,6 +24,7 @@ use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
 
 pub use overlay::of_overlay;
+pub use trees::between;
 
 use crate::root::{MAX_DEPTH, READ_DIR, Root, names};
 
@@ -94,20 +101,30 @@ pub(crate) fn xattr(file: BorrowedFd<'_>, attribute: &str) -> Result<Option<Vec<
     }
 }
 
-/// Docker's `sameFsTime`: copies that lose the fraction count as equal.
-fn same_time(old: &Stat, new: &Stat) -> bool {
-    old.st_mtime == new.st_mtime
-        && (old.st_mtime_nsec == new.st_mtime_nsec
-            || old.st_mtime_nsec == 0
-            || new.st_mtime_nsec == 0)
+/// What metadata says about whether two entries differ.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Likeness {
+    Same,
+    /// They were changed in the same second, and one of them does not say when in it.
+    Unclear,
+    Different,
 }
 
-fn stat_differs(old: &Stat, new: &Stat) -> bool {
-    old.st_mode != new.st_mode
+fn likeness(old: &Stat, new: &Stat) -> Likeness {
+    let differ = old.st_mode != new.st_mode
         || old.st_uid != new.st_uid
         || old.st_gid != new.st_gid
         || old.st_rdev != new.st_rdev
-        || !is_dir(new) && (old.st_size != new.st_size || !same_time(old, new))
+        || !is_dir(new) && (old.st_size != new.st_size || old.st_mtime != new.st_mtime);
+    if differ {
+        Likeness::Different
+    } else if is_dir(new) || old.st_mtime_nsec == new.st_mtime_nsec {
+        Likeness::Same
+    } else if old.st_mtime_nsec == 0 || new.st_mtime_nsec == 0 {
+        Likeness::Unclear
+    } else {
+        Likeness::Different
+    }
 }
 
 /// One side of a comparison at one name: the directory it is in, and what it is.
@@ -118,8 +135,10 @@ struct Side<'a> {
 
 /// Whether an entry that exists on both sides has changed.
 fn differs(old: &Side<'_>, new: &Side<'_>, name: &[u8]) -> Result<bool, Errno> {
-    if stat_differs(&old.stat, &new.stat) {
-        return Ok(true);
+    match likeness(&old.stat, &new.stat) {
+        Likeness::Same => {}
+        Likeness::Unclear if content::is_same([old.dir, new.dir], name, &new.stat)? => {}
+        Likeness::Unclear | Likeness::Different => return Ok(true),
     }
     let before = xattr_at(old.dir, name, &old.stat, CAPABILITY)?;
     let after = xattr_at(new.dir, name, &new.stat, CAPABILITY)?;
@@ -175,82 +194,6 @@ fn stat_at(dir: BorrowedFd<'_>, name: &[u8]) -> Result<Option<Stat>, Errno> {
         Err(Errno::NOENT) => Ok(None),
         Err(error) => Err(error),
     }
-}
-
-/// Compares two full trees; `old` of `None` is an empty one. Parents come before their children.
-pub fn between(old: Option<&Root>, new: &Root) -> Result<Vec<Change>, ChangesError> {
-    let mut found = Collector::new();
-    compare(old.map(Root::fd), new.fd(), &mut found, 0)?;
-    Ok(found.list)
-}
-
-fn compare(
-    old: Option<BorrowedFd<'_>>,
-    new: BorrowedFd<'_>,
-    found: &mut Collector,
-    depth: usize,
-) -> Result<(), ChangesError> {
-    if depth > MAX_DEPTH {
-        return Err(failed("walk", &found.path)(Errno::NAMETOOLONG));
-    }
-    for name in names(new).map_err(failed("list", &found.path))? {
-        found.enter(&name);
-        compare_one(old, new, &name, found, depth)?;
-        found.leave();
-    }
-    let Some(old) = old else { return Ok(()) };
-    for name in names(old).map_err(failed("list", &found.path))? {
-        if stat_at(new, &name).map_err(failed("look at", &found.path))?.is_none() {
-            found.deleted(&name);
-        }
-    }
-    Ok(())
-}
-
-fn compare_one(
-    old: Option<BorrowedFd<'_>>,
-    new: BorrowedFd<'_>,
-    name: &[u8],
-    found: &mut Collector,
-    depth: usize,
-) -> Result<(), ChangesError> {
-    let look = |dir| stat_at(dir, name).map_err(failed("look at", &found.path));
-    let Some(after) = look(new)? else { return Ok(()) };
-    let before = match old {
-        Some(old) => look(old)?.map(|stat| Side { dir: old, stat }),
-        None => None,
-    };
-    let start = found.list.len();
-    let mut listed = true;
-    match &before {
-        None => found.push(ChangeKind::Added),
-        Some(side) if (side.stat.st_dev, side.stat.st_ino) == (after.st_dev, after.st_ino) => {
-            return Ok(());
-        }
-        Some(side) => {
-            listed = differs(side, &Side { dir: new, stat: after }, name)
-                .map_err(failed("compare", &found.path))?;
-            if listed {
-                found.push(ChangeKind::Modified);
-            }
-        }
-    }
-    if !is_dir(&after) {
-        return Ok(());
-    }
-    let inner = open_dir(new, name).map_err(failed("open", &found.path))?;
-    let older = match &before {
-        Some(side) if is_dir(&side.stat) => {
-            Some(open_dir(side.dir, name).map_err(failed("open", &found.path))?)
-        }
-        _ => None,
-    };
-    let older = older.as_ref().map(|dir| dir.as_fd());
-    compare(older, inner.as_fd(), found, depth + 1)?;
-    if !listed {
-        found.insert_parent(start);
-    }
-    Ok(())
 }
 
 /// Sum of the apparent sizes of the non-directories in a tree, each inode once: the `DiffSize`

@@ -21,4 +21,5 @@ pub mod seccomp;
 pub mod signals;
 pub mod socket;
 pub mod system;
+pub mod thread;
 pub mod tty;

@@ -1,0 +1,311 @@
+//! Changes between two whole trees, found by a few threads.
+//!
+//! A task is a directory, or a part of a large one. Tasks are taken from a stack, so that trees are
+//! walked down before they are walked across: open directories are those above the present ones, not
+//! all that are still to come. What a task finds goes to its place in a tree of findings, which is
+//! written out in order in the end; of what is unchanged nothing is kept but a node for a directory.
+
+mod pool;
+
+use std::ffi::OsStr;
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use rustix::fs::Stat;
+use rustix::io::Errno;
+
+use super::{
+    CAPABILITY, Change, ChangeKind, ChangesError, Likeness, content, failed, is_dir, likeness,
+    open_dir, stat_at,
+};
+use crate::root::{MAX_DEPTH, Root, names};
+use pool::{Node, Pool};
+
+/// The most names that one task looks at.
+const PART: usize = 512;
+
+/// Compares two full trees; `old` of `None` is an empty one. Parents come before their children.
+pub fn between(old: Option<&Root>, new: &Root) -> Result<Vec<Change>, ChangesError> {
+    let place = Arc::new(Place { above: None, name: Vec::new(), depth: 0 });
+    let open = |root: &Root| open_dir(root.fd(), b".").map_err(|error| place.failed("open", error));
+    let pair = Pair { old: old.map(open).transpose()?, new: open(new)?, place: Arc::clone(&place) };
+    let nodes = Pool::run(Task::List { pair: Arc::new(pair), node: 0 })?;
+    let mut list = Vec::new();
+    write_out(&nodes, 0, &mut PathBuf::from("/"), &mut list);
+    Ok(list)
+}
+
+/// The findings of a directory and of all below it, in order.
+fn write_out(nodes: &[Node], node: usize, path: &mut PathBuf, list: &mut Vec<Change>) {
+    let Node { parts, deleted } = &nodes[node];
+    for found in parts.iter().flatten() {
+        path.push(OsStr::from_bytes(&found.name));
+        let start = list.len();
+        // Above a change it is listed as changed itself.
+        let kind = found.kind.unwrap_or(ChangeKind::Modified);
+        list.push(Change { path: path.clone(), kind });
+        if let Some(inner) = found.inner {
+            write_out(nodes, inner, path, list);
+        }
+        if found.kind.is_none() && list.len() == start + 1 {
+            list.pop();
+        }
+        path.pop();
+    }
+    for name in deleted {
+        path.push(OsStr::from_bytes(name));
+        list.push(Change { path: path.clone(), kind: ChangeKind::Deleted });
+        path.pop();
+    }
+}
+
+/// Where a directory is, for messages; it holds nothing open.
+#[derive(Debug)]
+struct Place {
+    above: Option<Arc<Self>>,
+    name: Vec<u8>,
+    depth: usize,
+}
+
+impl Place {
+    fn path(&self) -> PathBuf {
+        let mut path = self.above.as_ref().map_or_else(|| PathBuf::from("/"), |above| above.path());
+        path.push(OsStr::from_bytes(&self.name));
+        path
+    }
+
+    fn failed(&self, action: &'static str, error: Errno) -> ChangesError {
+        failed(action, &self.path())(error)
+    }
+
+    fn failed_at(&self, name: &[u8], action: &'static str, error: Errno) -> ChangesError {
+        failed(action, &self.path().join(OsStr::from_bytes(name)))(error)
+    }
+}
+
+/// A directory on both sides.
+#[derive(Debug)]
+struct Pair {
+    old: Option<OwnedFd>,
+    new: OwnedFd,
+    place: Arc<Place>,
+}
+
+impl Pair {
+    /// Whether an entry that is on both sides has changed, `security.capability` aside.
+    fn differs(&self, name: &[u8], before: &Stat, after: &Stat) -> Result<bool, ChangesError> {
+        match (likeness(before, after), &self.old) {
+            (Likeness::Unclear, Some(old)) => {
+                content::is_same([old.as_fd(), self.new.as_fd()], name, after)
+                    .map(|same| !same)
+                    .map_err(|error| self.place.failed_at(name, "compare", error))
+            }
+            (found, _) => Ok(found != Likeness::Same),
+        }
+    }
+}
+
+/// A name in a directory.
+#[derive(Debug)]
+struct Name {
+    name: Vec<u8>,
+    is_old: bool,
+}
+
+/// Something to be done, and the node that its findings belong to.
+#[derive(Debug)]
+enum Task {
+    /// Open a directory and list it.
+    Enter { above: Arc<Pair>, name: Vec<u8>, is_old: bool, node: usize },
+    /// List an open one.
+    List { pair: Arc<Pair>, node: usize },
+    /// Look at some of its names.
+    Compare { pair: Arc<Pair>, names: Vec<Name>, node: usize, part: usize },
+}
+
+/// What was found of one name: a change of its own, a directory to look into, or both.
+#[derive(Debug)]
+struct Found {
+    name: Vec<u8>,
+    kind: Option<ChangeKind>,
+    inner: Option<usize>,
+}
+
+impl Task {
+    fn run(self, pool: &Pool) -> Result<(), ChangesError> {
+        match self {
+            Self::Enter { above, name, is_old, node } => {
+                let pair = enter(&above, name, is_old)?;
+                drop(above);
+                list(pool, &Arc::new(pair), node)
+            }
+            Self::List { pair, node } => list(pool, &pair, node),
+            Self::Compare { pair, names, node, part } => {
+                let compared = compare(pool, &pair, names)?;
+                pool.note(node, part, compared);
+                Ok(())
+            }
+        }
+    }
+}
+
+fn enter(above: &Pair, name: Vec<u8>, is_old: bool) -> Result<Pair, ChangesError> {
+    let open = |dir: BorrowedFd<'_>| {
+        open_dir(dir, &name).map_err(|error| above.place.failed_at(&name, "open", error))
+    };
+    let new = open(above.new.as_fd())?;
+    let old = match &above.old {
+        Some(old) if is_old => Some(open(old.as_fd())?),
+        _ => None,
+    };
+    let depth = above.place.depth + 1;
+    let place = Arc::new(Place { above: Some(Arc::clone(&above.place)), name, depth });
+    if depth > MAX_DEPTH {
+        return Err(place.failed("walk", Errno::NAMETOOLONG));
+    }
+    Ok(Pair { old, new, place })
+}
+
+/// Lists a directory and hands its names out; the first of them are left to this thread.
+fn list(pool: &Pool, pair: &Arc<Pair>, node: usize) -> Result<(), ChangesError> {
+    let read = |dir: BorrowedFd<'_>| names(dir).map_err(|error| pair.place.failed("list", error));
+    let new = read(pair.new.as_fd())?;
+    let old = pair.old.as_ref().map_or(Ok(Vec::new()), |old| read(old.as_fd()))?;
+    let (names, deleted) = merge(new, old);
+    let mut parts = Vec::new();
+    let mut names = names.into_iter().peekable();
+    while names.peek().is_some() {
+        parts.push(names.by_ref().take(PART).collect::<Vec<_>>());
+    }
+    pool.expect(node, parts.len(), deleted);
+    let mut tasks = parts.into_iter().enumerate().map(|(part, names)| Task::Compare {
+        pair: Arc::clone(pair),
+        names,
+        node,
+        part,
+    });
+    let first = tasks.next();
+    pool.push(tasks);
+    first.map_or(Ok(()), |first| first.run(pool))
+}
+
+/// The names of the new side, and those that only the old one has. Both are sorted.
+fn merge(new: Vec<Vec<u8>>, old: Vec<Vec<u8>>) -> (Vec<Name>, Vec<Vec<u8>>) {
+    let mut names = Vec::with_capacity(new.len());
+    let mut deleted = Vec::new();
+    let mut old = old.into_iter().peekable();
+    for name in new {
+        deleted.extend(std::iter::from_fn(|| old.next_if(|older| *older < name)));
+        let is_old = old.next_if(|older| *older == name).is_some();
+        names.push(Name { name, is_old });
+    }
+    deleted.extend(old);
+    (names, deleted)
+}
+
+/// What comparing some names gives.
+#[derive(Debug, Default)]
+struct Compared {
+    found: Vec<Found>,
+    /// What went away on the new side after its directory was listed.
+    gone: Vec<Vec<u8>>,
+}
+
+fn compare(pool: &Pool, pair: &Arc<Pair>, names: Vec<Name>) -> Result<Compared, ChangesError> {
+    let mut compared = Compared::default();
+    let all = &mut compared.found;
+    let mut alike = Vec::new();
+    let mut dirs = Vec::new();
+    for Name { name, is_old } in names {
+        let look = |dir: BorrowedFd<'_>| {
+            stat_at(dir, &name).map_err(|error| pair.place.failed_at(&name, "look at", error))
+        };
+        let before = match &pair.old {
+            Some(old) if is_old => look(old.as_fd())?,
+            _ => None,
+        };
+        let Some(after) = look(pair.new.as_fd())? else {
+            compared.gone.extend(before.map(|_| name));
+            continue;
+        };
+        let kind = match &before {
+            None => Some(ChangeKind::Added),
+            Some(before) if is_same(before, &after) => continue,
+            Some(before) => pair.differs(&name, before, &after)?.then_some(ChangeKind::Modified),
+        };
+        if kind.is_none() && before.is_some_and(|before| may_differ(&before, &after)) {
+            alike.push(all.len());
+        }
+        if is_dir(&after) {
+            dirs.push((all.len(), before.is_some_and(|before| is_dir(&before))));
+        }
+        all.push(Found { name, kind, inner: None });
+    }
+    if let Some(old) = &pair.old {
+        let sides = [old.as_fd(), pair.new.as_fd()];
+        for at in with_other_capability(sides, all, alike)
+            .map_err(|error| pair.place.failed("compare", error))?
+        {
+            all[at].kind = Some(ChangeKind::Modified);
+        }
+    }
+    let inner = pool.new_nodes(dirs.len());
+    let mut tasks = Vec::with_capacity(dirs.len());
+    for ((at, is_old), node) in dirs.into_iter().zip(inner) {
+        all[at].inner = Some(node);
+        let (above, name) = (Arc::clone(pair), all[at].name.clone());
+        tasks.push(Task::Enter { above, name, is_old, node });
+    }
+    pool.push(tasks);
+    all.retain(|found| found.kind.is_some() || found.inner.is_some());
+    Ok(compared)
+}
+
+/// The same inode, seen twice.
+fn is_same(old: &Stat, new: &Stat) -> bool {
+    (old.st_dev, old.st_ino) == (new.st_dev, new.st_ino)
+}
+
+/// Whether attributes of two inodes with the same metadata can be different. Those of a snapshot
+/// have the numbers of what it was made of, and setting an attribute changes the time of the last
+/// change, which nobody can set.
+fn may_differ(old: &Stat, new: &Stat) -> bool {
+    let changed = |stat: &Stat| (stat.st_ino, stat.st_ctime, stat.st_ctime_nsec);
+    changed(old) != changed(new)
+}
+
+/// Those of `alike`, places in `all`, whose `security.capability` is not the same on both sides.
+fn with_other_capability(
+    sides: [BorrowedFd<'_>; 2],
+    all: &[Found],
+    mut alike: Vec<usize>,
+) -> Result<Vec<usize>, Errno> {
+    if alike.is_empty() {
+        return Ok(alike);
+    }
+    // From inside the directories, for there is no call that takes a descriptor and a name.
+    let [old, new] = sides.map(|side| {
+        rustix::process::fchdir(side)?;
+        alike.iter().map(|&at| capability(&all[at].name)).collect::<Result<Vec<_>, _>>()
+    });
+    let (old, new) = (old?, new?);
+    let mut pairs = old.iter().zip(&new);
+    alike.retain(|_| pairs.next().is_some_and(|(old, new)| old != new));
+    Ok(alike)
+}
+
+/// The `security.capability` of a name in the working directory, not following links.
+fn capability(name: &[u8]) -> Result<Option<Vec<u8>>, Errno> {
+    let mut value = [0; 256];
+    match rustix::fs::lgetxattr(name, CAPABILITY, &mut value[..]) {
+        Ok(length) => Ok(Some(value[..length].to_vec())),
+        // It went away after its directory was listed, or cannot have any.
+        Err(Errno::NODATA | Errno::OPNOTSUPP | Errno::NOENT) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests;
