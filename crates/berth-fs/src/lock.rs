@@ -26,7 +26,7 @@ fn holder(pid: Option<u32>) -> String {
 /// The descriptor is closed on exec, so programs started meanwhile do not hold the lock.
 #[derive(Debug)]
 pub struct LockGuard {
-    _file: File,
+    file: File,
 }
 
 impl LockGuard {
@@ -57,7 +57,17 @@ impl LockGuard {
             .and_then(|()| file.rewind())
             .and_then(|()| writeln!(file, "{}", std::process::id()))
             .map_err(io)?;
-        Ok(Self { _file: file })
+        Ok(Self { file })
+    }
+}
+
+impl Drop for LockGuard {
+    fn drop(&mut self) {
+        // Closing is not enough: a child that another thread has just begun has a copy of the
+        // descriptor until its exec.
+        if let Err(error) = rustix::fs::flock(&self.file, FlockOperation::Unlock) {
+            tracing::warn!(%error, "a lock is released by closing it");
+        }
     }
 }
 
@@ -75,5 +85,16 @@ mod tests {
         assert_eq!(error.to_string(), expected);
         drop(guard);
         LockGuard::acquire(&path).unwrap();
+    }
+
+    #[test]
+    fn a_copy_of_the_descriptor_does_not_hold_the_lock() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("lock");
+        let guard = LockGuard::acquire(&path).unwrap();
+        let copy = guard.file.try_clone().unwrap();
+        drop(guard);
+        LockGuard::acquire(&path).unwrap();
+        drop(copy);
     }
 }
