@@ -57,27 +57,62 @@ fn fault_root_a_stop_at_any_driver_call_is_recovered_from() {
             };
             assert_eq!(report, expected, "call {calls}");
             assert!(open.store.get(&kept).unwrap().is_some(), "call {calls}");
-            // Clears what the workload had recorded by then.
-            let containers = open.store.list_rw().unwrap();
-            let removed = open.db.write(|tx| {
-                let mut removed = Vec::new();
-                for rw in &containers {
-                    removed.extend(open.store.remove_rw(tx, &rw.container)?);
-                }
-                for layer in open.store.list()? {
-                    for owner in ["image:1", "image:2"] {
-                        removed.extend(open.store.release(tx, &layer.chain, owner)?);
-                    }
-                }
-                Ok::<_, LayerError>(removed)
-            });
-            open.store.purge(&removed.unwrap()).unwrap();
-            open.store.reap().unwrap();
+            clear(&open);
             if !stopped {
                 assert!(calls > 20, "the workload makes many calls");
                 break;
             }
         }
+    });
+}
+
+/// Removes what the workload had recorded by then.
+fn clear(open: &Open) {
+    let containers = open.store.list_rw().unwrap();
+    let removed = open.db.write(|tx| {
+        let mut removed = Vec::new();
+        for rw in &containers {
+            removed.extend(open.store.remove_rw(tx, &rw.container)?);
+        }
+        for layer in open.store.list()? {
+            for owner in ["image:1", "image:2"] {
+                removed.extend(open.store.release(tx, &layer.chain, owner)?);
+            }
+        }
+        Ok::<_, LayerError>(removed)
+    });
+    open.store.purge(&removed.unwrap()).unwrap();
+    open.store.reap().unwrap();
+}
+
+#[test]
+fn fault_root_after_a_failing_driver_call_the_store_goes_on() {
+    on_each_driver("fault_root_after_a_failing_driver_call_the_store_goes_on", |root| {
+        for calls in 0.. {
+            let mut driver = None;
+            let open = root.open_with(|inner| {
+                let failing = Stopping::once_after(inner, calls);
+                driver = Some(Arc::clone(&failing));
+                failing
+            });
+            let outcome = workload(&open);
+            let driver = driver.unwrap();
+            let failed = driver.has_stopped();
+            assert_eq!(outcome.is_err(), failed, "call {calls}: {outcome:?}");
+            driver.heal();
+            clear(&open);
+            root.check(&open.store);
+            assert_eq!(open.store.list().unwrap().len(), 0, "call {calls}");
+            workload(&open).unwrap_or_else(|error| panic!("call {calls}: {error}"));
+            clear(&open);
+            root.check(&open.store);
+            if !failed {
+                assert!(calls > 20, "the workload makes many calls");
+                break;
+            }
+        }
+        let (_, report) = root.recover();
+        assert_eq!(report, RecoverReport::default());
     });
 }
 

@@ -277,27 +277,38 @@ pub(crate) fn mount(store: &LayerStore, container: &ContainerId) -> Mounted {
     Mounted::new(store.prepare_rw(container, Access::Write).unwrap()).unwrap()
 }
 
-/// A driver whose calls fail from the nth on, as if the process had been stopped there.
+/// A driver of which one call fails, or all from one on, as if the process had been stopped there.
 #[derive(Debug)]
 pub(crate) struct Stopping {
     inner: Arc<dyn StorageDriver>,
     left: AtomicI64,
+    is_lasting: bool,
 }
 
 impl Stopping {
     pub(crate) fn after(inner: Arc<dyn StorageDriver>, calls: i64) -> Arc<Self> {
-        Arc::new(Self { inner, left: AtomicI64::new(calls) })
+        Arc::new(Self { inner, left: AtomicI64::new(calls), is_lasting: true })
+    }
+
+    /// Only the call after `calls` others fails.
+    pub(crate) fn once_after(inner: Arc<dyn StorageDriver>, calls: i64) -> Arc<Self> {
+        Arc::new(Self { inner, left: AtomicI64::new(calls), is_lasting: false })
     }
 
     pub(crate) fn has_stopped(&self) -> bool {
         self.left.load(Ordering::SeqCst) < 0
     }
 
+    /// From now on no call fails.
+    pub(crate) fn heal(&self) {
+        self.left.store(i64::MAX, Ordering::SeqCst);
+    }
+
     fn call(&self) -> Result<&dyn StorageDriver, StorageError> {
-        if self.left.fetch_sub(1, Ordering::SeqCst) > 0 {
+        let left = self.left.fetch_sub(1, Ordering::SeqCst);
+        if left > 0 || left < 0 && !self.is_lasting {
             return Ok(&*self.inner);
         }
-        self.left.store(-1, Ordering::SeqCst);
         let source = io::Error::other("stopped");
         Err(StorageError::Io { action: "reach", path: PathBuf::from("/"), source })
     }
