@@ -16,6 +16,7 @@ mod error;
 mod migrate;
 mod wal;
 
+use std::ffi::CStr;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -57,7 +58,10 @@ impl Db {
     ///
     /// Refuses a file that a newer version wrote, and one that SQLite finds damaged.
     pub fn open(path: &Path, schemas: &[&Schema]) -> Result<Self, DbError> {
-        let mut writer = Conn::open(path).map_err(|e| DbError::open(path, e))?;
+        if let Err(error) = wal::create(path) {
+            tracing::warn!(%error, "{}: its log may need blocks when the disk is full", path.display());
+        }
+        let mut writer = open_file(path).map_err(|e| DbError::open(path, e))?;
         configure(&writer).map_err(|e| DbError::open(path, e))?;
         migrate::run(&mut writer, schemas)?;
         if let Err(error) = wal::reserve(path) {
@@ -146,10 +150,9 @@ impl Db {
     }
 
     fn open_reader(&self) -> Result<Conn, DbError> {
-        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        let reader =
-            Conn::open_with_flags(&self.path, flags).map_err(|e| DbError::open(&self.path, e))?;
+        let reader = open_file(&self.path).map_err(|e| DbError::open(&self.path, e))?;
         reader.busy_timeout(BUSY).map_err(DbError::from)?;
+        reader.pragma_update(None, "query_only", true).map_err(DbError::from)?;
         keep_log(&reader)?;
         reader.pragma_update(None, "cache_size", CACHE_KIB).map_err(DbError::from)?;
         Ok(reader)
@@ -159,6 +162,18 @@ impl Db {
 const BUSY: std::time::Duration = std::time::Duration::from_secs(5);
 /// SQLite's page cache for each connection, in KiB (negative by SQLite's rule).
 const CACHE_KIB: i64 = -512;
+
+/// SQLite's files for one process: others are locked out, and the index of the log is in memory.
+/// As a mapped file (`-shm`) it would end the process with SIGBUS when a page of it is written to on
+/// a full btrfs. Connections of this process share the index as they would the file.
+const ONE_PROCESS: &CStr = c"unix-excl";
+
+fn open_file(path: &Path) -> Result<Conn, rusqlite::Error> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
+        | OpenFlags::SQLITE_OPEN_CREATE
+        | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    Conn::open_with_flags_and_vfs(path, flags, ONE_PROCESS)
+}
 
 fn configure(conn: &Conn) -> Result<(), rusqlite::Error> {
     conn.busy_timeout(BUSY)?;

@@ -128,3 +128,31 @@ fn after_a_clean_stop_the_file_alone_is_the_database() {
     std::io::Write::write_all(&mut file, &backup).unwrap();
     assert_eq!(values(&Db::open(&path, &[&ONE]).unwrap()), ["old"]);
 }
+
+#[test]
+fn the_database_is_this_process_own_and_has_no_index_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("berth.db");
+    let db = Db::open(&path, &[&ONE]).unwrap();
+    insert(&db, "seen").unwrap();
+    // While one reads, another writes, and the next one that reads sees it.
+    db.read(|old| {
+        let count = || old.query_row("SELECT count(*) FROM one", [], |row| row.get::<_, i64>(0));
+        old.execute_batch("BEGIN")?;
+        assert_eq!(count()?, 1);
+        insert(&db, "new")?;
+        assert_eq!(values(&db), ["new", "seen"]);
+        assert_eq!(count()?, 1);
+        old.execute_batch("COMMIT")?;
+        Ok::<_, DbError>(())
+    })
+    .unwrap();
+    let refused = db.read(|reader| Ok::<_, DbError>(reader.execute("DELETE FROM one", [])));
+    refused.unwrap().unwrap_err();
+    let mut names: Vec<_> = std::fs::read_dir(dir.path())
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    names.sort();
+    assert_eq!(names, ["berth.db", "berth.db-wal"]);
+}
