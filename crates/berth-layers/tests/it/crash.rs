@@ -47,7 +47,7 @@ fn fault_root_a_stop_at_any_driver_call_is_recovered_from() {
             });
             let outcome = workload(&open);
             drop(open);
-            let stopped = driver.unwrap().has_stopped();
+            let stopped = driver.unwrap().failed().is_some();
             assert_eq!(outcome.is_err(), stopped, "call {calls}: {outcome:?}");
             let (open, report) = root.recover();
             let expected = RecoverReport {
@@ -97,8 +97,10 @@ fn fault_root_after_a_failing_driver_call_the_store_goes_on() {
             });
             let outcome = workload(&open);
             let driver = driver.unwrap();
-            let failed = driver.has_stopped();
-            assert_eq!(outcome.is_err(), failed, "call {calls}: {outcome:?}");
+            let failed = driver.failed();
+            // What was read is whole, whether or not its layer can be released.
+            let is_told = !matches!(failed, None | Some("release"));
+            assert_eq!(outcome.is_err(), is_told, "call {calls}, {failed:?}: {outcome:?}");
             driver.heal();
             clear(&open);
             root.check(&open.store);
@@ -106,7 +108,7 @@ fn fault_root_after_a_failing_driver_call_the_store_goes_on() {
             workload(&open).unwrap_or_else(|error| panic!("call {calls}: {error}"));
             clear(&open);
             root.check(&open.store);
-            if !failed {
+            if failed.is_none() {
                 assert!(calls > 20, "the workload makes many calls");
                 break;
             }

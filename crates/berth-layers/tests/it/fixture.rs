@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use berth_db::Db;
 use berth_fs::reserve;
@@ -283,20 +283,33 @@ pub(crate) struct Stopping {
     inner: Arc<dyn StorageDriver>,
     left: AtomicI64,
     is_lasting: bool,
+    /// What failed first.
+    failed: OnceLock<&'static str>,
 }
 
 impl Stopping {
     pub(crate) fn after(inner: Arc<dyn StorageDriver>, calls: i64) -> Arc<Self> {
-        Arc::new(Self { inner, left: AtomicI64::new(calls), is_lasting: true })
+        Arc::new(Self {
+            inner,
+            left: AtomicI64::new(calls),
+            is_lasting: true,
+            failed: OnceLock::new(),
+        })
     }
 
     /// Only the call after `calls` others fails.
     pub(crate) fn once_after(inner: Arc<dyn StorageDriver>, calls: i64) -> Arc<Self> {
-        Arc::new(Self { inner, left: AtomicI64::new(calls), is_lasting: false })
+        Arc::new(Self {
+            inner,
+            left: AtomicI64::new(calls),
+            is_lasting: false,
+            failed: OnceLock::new(),
+        })
     }
 
-    pub(crate) fn has_stopped(&self) -> bool {
-        self.left.load(Ordering::SeqCst) < 0
+    /// The call that failed, or the first of them.
+    pub(crate) fn failed(&self) -> Option<&'static str> {
+        self.failed.get().copied()
     }
 
     /// From now on no call fails.
@@ -304,11 +317,12 @@ impl Stopping {
         self.left.store(i64::MAX, Ordering::SeqCst);
     }
 
-    fn call(&self) -> Result<&dyn StorageDriver, StorageError> {
+    fn call(&self, name: &'static str) -> Result<&dyn StorageDriver, StorageError> {
         let left = self.left.fetch_sub(1, Ordering::SeqCst);
         if left > 0 || left < 0 && !self.is_lasting {
             return Ok(&*self.inner);
         }
+        self.failed.get_or_init(|| name);
         let source = io::Error::other("stopped");
         Err(StorageError::Io { action: "reach", path: PathBuf::from("/"), source })
     }
@@ -322,7 +336,7 @@ impl StorageDriver for Stopping {
         self.inner.status()
     }
     fn metadata(&self, id: &LayerId) -> Result<Option<BTreeMap<String, String>>, StorageError> {
-        self.call()?.metadata(id)
+        self.call("metadata")?.metadata(id)
     }
     fn create(
         &self,
@@ -330,34 +344,34 @@ impl StorageDriver for Stopping {
         parent: Option<&LayerId>,
         options: &CreateOptions,
     ) -> Result<(), StorageError> {
-        self.call()?.create(id, parent, options)
+        self.call("create")?.create(id, parent, options)
     }
     fn prepare(&self, id: &LayerId, access: Access) -> Result<Prepared, StorageError> {
-        self.call()?.prepare(id, access)
+        self.call("prepare")?.prepare(id, access)
     }
     fn release(&self, id: &LayerId) -> Result<(), StorageError> {
-        self.call()?.release(id)
+        self.call("release")?.release(id)
     }
     fn commit(&self, id: &LayerId) -> Result<(), StorageError> {
-        self.call()?.commit(id)
+        self.call("commit")?.commit(id)
     }
     fn remove(&self, id: &LayerId) -> Result<(), StorageError> {
-        self.call()?.remove(id)
+        self.call("remove")?.remove(id)
     }
     fn reap(&self) -> Result<(), StorageError> {
-        self.call()?.reap()
+        self.call("reap")?.reap()
     }
     fn list(&self) -> Result<Vec<(LayerId, LayerState)>, StorageError> {
-        self.call()?.list()
+        self.call("list")?.list()
     }
     fn recover(&self, keep: &dyn Fn(&LayerId) -> bool) -> Result<(), StorageError> {
-        self.call()?.recover(keep)
+        self.call("recover")?.recover(keep)
     }
     fn sync(&self) -> Result<(), StorageError> {
-        self.call()?.sync()
+        self.call("sync")?.sync()
     }
     fn set_aside(&self, id: &LayerId, lost_and_found: &Path) -> Result<PathBuf, StorageError> {
-        self.call()?.set_aside(id, lost_and_found)
+        self.call("set_aside")?.set_aside(id, lost_and_found)
     }
     fn native(&self) -> Option<&dyn NativeDiff> {
         self.inner.native()
@@ -369,7 +383,7 @@ impl StorageDriver for Stopping {
 
 impl Upkeep for Stopping {
     fn replace(&self, id: &LayerId, new: &LayerId) -> Result<(), StorageError> {
-        self.call()?.upkeep().expect("every driver here has it").replace(id, new)
+        self.call("replace")?.upkeep().expect("every driver here has it").replace(id, new)
     }
     fn place(&self, id: &LayerId) -> PathBuf {
         self.inner.upkeep().expect("every driver here has it").place(id)
