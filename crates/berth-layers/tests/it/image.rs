@@ -304,6 +304,6 @@ fn root_lookups_and_lists_never_ask_the_driver() {
         assert!(open.store.rw(&id).unwrap().is_some());
         assert_eq!(open.store.list_rw().unwrap().len(), 1);
         assert_eq!(open.store.rw_size(&id).unwrap(), 0);
-        assert!(!stopped.unwrap().failed().is_some(), "no call reached the driver");
+        assert!(stopped.unwrap().failed().is_none(), "no call reached the driver");
     });
 }
