@@ -1,16 +1,20 @@
-//! The kernel calls that need care: mounts, processes, terminals, namespaces, BPF.
+//! The kernel calls that need care: mounts, processes, terminals, namespaces, BPF,
+//! the device-mapper.
 //!
 //! Every `unsafe` block of berth is in this crate; what rustix offers safely is used as it is,
 //! wrapped only where berth's other crates would otherwise repeat themselves. One module per
 //! theme. Nothing here knows layers, containers or configuration, and nothing logs.
 
+pub mod block;
 pub mod bpf;
 pub mod btrfs;
 pub mod caps;
 pub mod copy;
+pub mod dm;
 pub mod fork;
 pub mod fsinfo;
 pub mod listen;
+pub mod loopdev;
 pub mod mount;
 pub mod mountinfo;
 pub mod mountns;

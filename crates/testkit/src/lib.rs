@@ -41,6 +41,12 @@ pub fn in_vm(test: &str) -> bool {
     is_inside
 }
 
+/// Loads a module of the kernel, for tests in the virtual machine.
+pub fn load_module(name: &str) {
+    let done = std::process::Command::new("modprobe").arg(name).status();
+    assert!(done.is_ok_and(|status| status.success()), "modprobe {name}");
+}
+
 /// Whether a program of this name is on the path.
 pub fn has_program(name: &str) -> bool {
     let path = std::env::var_os("PATH").unwrap_or_default();
