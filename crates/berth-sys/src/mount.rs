@@ -1,5 +1,7 @@
 //! Mounting and unmounting, with options as `mount -o` takes them.
 
+mod subdir;
+
 use std::ffi::{CString, OsStr};
 use std::io::{self, Read as _, Seek as _};
 use std::os::fd::{AsRawFd as _, OwnedFd};
@@ -164,6 +166,9 @@ fn mount_here(request: &MountRequest<'_>) -> io::Result<()> {
     if request.options.iter().any(|option| option.starts_with(ONE_LOWER)) {
         return mount_in_parts(request);
     }
+    if request.options.iter().any(|option| option.starts_with(SUBDIR)) {
+        return subdir::mount(request);
+    }
     let parsed = parse(request.fs_type, request.options);
     let data = CString::new(parsed.data.clone())?;
     if parsed.remount {
@@ -219,6 +224,12 @@ fn mount_in_parts(request: &MountRequest<'_>) -> io::Result<()> {
     let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
     Ok(move_mount(&mounted, "", rustix::fs::CWD, request.target, flags)?)
 }
+
+/// The option that mounts a directory of a block device's file system in place of its top; the name is
+/// that of mount(8).
+pub const SUBDIR: &str = "X-mount.subdir=";
+/// The option that tells xfs how often to try again when its device is full, once it is mounted.
+pub const XFS_RETRIES: &str = "X-xfs.nospace-max-retries=";
 
 fn mount_by_helper(program: &str, request: &MountRequest<'_>) -> io::Result<()> {
     if program.is_empty() || program.contains('/') {
