@@ -20,7 +20,8 @@ const OPERATIONS: u64 = 6;
 const CUTS_PER_MINUTE: u64 = 4;
 
 /// Kills the daemon at many points for half of the time, and fuzzes the parsers for the other half.
-/// Then it cuts the power.
+/// Then it runs the tests in the virtual machine with all of their cases, however long that takes, and
+/// cuts the power.
 pub(crate) fn run(args: &[String]) -> Result<()> {
     let minutes = match args {
         [] => MINUTES,
@@ -66,16 +67,17 @@ pub(crate) fn run(args: &[String]) -> Result<()> {
         )?;
     }
     kill?;
+    if let Err(error) = crate::vm::prepare() {
+        ui::line(&format!("skipped: what takes a virtual machine: {error:#}"));
+        return Ok(());
+    }
+    ui::step("tests in the virtual machine, with all of their cases");
+    crate::test::soak_vm()?;
     cut_power(minutes * CUTS_PER_MINUTE, &built)
 }
 
 fn cut_power(points: u64, built: &Path) -> Result<()> {
-    let what = format!("the power cut at {points} points of each recorded disk");
-    if let Err(error) = crate::vm::prepare() {
-        ui::line(&format!("skipped: {what}: {error:#}"));
-        return Ok(());
-    }
-    ui::step(&what);
+    ui::step(&format!("the power cut at {points} points of each recorded disk"));
     let conformance = built.join("conformance");
     let records = Records::make_all(&conformance)?;
     let mut check = records.check(&conformance);

@@ -270,7 +270,7 @@ fn run_vm(binaries: &[(Binary, Vec<String>)], total: &mut Total) -> Result<()> {
         return Ok(());
     }
     let conformance = build_conformance()?;
-    vm::run_tier(binaries, &conformance, total)?;
+    vm::run_tier(binaries, &conformance, vm::Cases::Usual, total)?;
     run_cuts(&conformance, total)
 }
 
@@ -297,6 +297,18 @@ fn run_cuts(conformance: &Path, total: &mut Total) -> Result<()> {
     }
     ui::line(&format!("the cuts took {:.1} s", begun.elapsed().as_secs_f32()));
     Ok(())
+}
+
+/// The tests of the tier `vm` with all of their cases.
+pub(crate) fn soak_vm() -> Result<()> {
+    host::ensure(host::VM_TEST)?;
+    let mut total = Total::default();
+    let tiers = in_tiers(binaries()?)?;
+    let conformance = build_conformance()?;
+    for (_, binaries) in tiers.iter().filter(|(tier, _)| *tier == "vm") {
+        vm::run_tier(binaries, &conformance, vm::Cases::All, &mut total)?;
+    }
+    total.finish(None)
 }
 
 fn build_conformance() -> Result<PathBuf> {

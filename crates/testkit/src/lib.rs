@@ -41,6 +41,11 @@ pub fn in_vm(test: &str) -> bool {
     is_inside
 }
 
+/// Whether a test takes all of its cases, however long they take: in `cargo xtask soak`.
+pub fn is_soak() -> bool {
+    std::env::var_os("BERTH_SOAK").is_some()
+}
+
 /// Loads a module of the kernel, for tests in the virtual machine.
 pub fn load_module(name: &str) {
     let done = std::process::Command::new("modprobe").arg(name).status();

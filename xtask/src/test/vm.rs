@@ -17,6 +17,7 @@ use crate::vm::{self, Disk, Setup};
 use crate::{run, ui};
 
 const LIMIT: Duration = Duration::from_mins(20);
+const SOAK_LIMIT: Duration = Duration::from_mins(90);
 const DISKS: usize = 3;
 const DISK_BYTES: u64 = 2 << 30;
 const PLAN: &str = "plan.json";
@@ -24,10 +25,20 @@ const COUNTS: &str = "counts.json";
 const SKIPS: &str = "skips";
 const CONFORMANCE: &str = "conformance vm";
 
+/// How many of their cases tests take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Cases {
+    /// Those that there is time for at each change.
+    Usual,
+    /// All of them.
+    All,
+}
+
 /// Runs these tests and `conformance vm` in a machine.
 pub(super) fn run_tier(
     binaries: &[(Binary, Vec<String>)],
     conformance: &Path,
+    cases: Cases,
     total: &mut Total,
 ) -> Result<()> {
     let begun = Instant::now();
@@ -35,7 +46,7 @@ pub(super) fn run_tier(
     let dir = run::target().join(format!("vm-tier-{}", std::process::id()));
     std::fs::create_dir_all(&dir)?;
     // A machine that hangs or breaks has counted what it came to.
-    let done = boot(&dir, binaries, conformance);
+    let done = boot(&dir, binaries, conformance, cases);
     let counts = std::fs::read(dir.join(COUNTS)).unwrap_or_default();
     if let Ok(counts) = serde_json::from_slice(&counts) {
         take_counts(&counts, total);
@@ -51,14 +62,24 @@ pub(super) fn run_tier(
     Ok(())
 }
 
-fn boot(dir: &Path, binaries: &[(Binary, Vec<String>)], conformance: &Path) -> Result<()> {
+fn boot(
+    dir: &Path,
+    binaries: &[(Binary, Vec<String>)],
+    conformance: &Path,
+    cases: Cases,
+) -> Result<()> {
     run::write(&dir.join(PLAN), plan(binaries, conformance).to_string().as_bytes())?;
     let own = std::env::current_exe().context("the path of this program")?;
     let words = [own.as_path(), "vm".as_ref(), "tests".as_ref(), dir];
+    let (limit, env) = match cases {
+        Cases::Usual => (LIMIT, Vec::new()),
+        Cases::All => (SOAK_LIMIT, vec![("BERTH_SOAK".to_owned(), "1".to_owned())]),
+    };
     let setup = Setup {
         command: words.iter().map(|word| word.display().to_string()).collect(),
         disks: (0..DISKS).map(|_| Disk::Empty { bytes: DISK_BYTES }).collect(),
-        limit: LIMIT,
+        limit,
+        env,
         share: Some(dir.to_owned()),
         console: Some(run::target().join("vm-console.log")),
         ..Setup::new()?

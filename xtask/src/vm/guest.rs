@@ -144,6 +144,8 @@ fn command(job: &Value) -> Result<Command> {
     let mut command = Command::new(program);
     command.args(arguments).current_dir(job["working_dir"].as_str().context("a directory")?);
     command.envs([("HOME", "/root"), ("LANG", "C.UTF-8"), ("BERTH_VM", "1")]);
+    // There is one processor, and a mount namespace that one test makes holds what another mounted.
+    command.env("RUST_TEST_THREADS", "1");
     command.env("BERTH_VM_DISKS", job["disks"].as_str().unwrap_or_default());
     for pair in job["env"].as_array().into_iter().flatten() {
         if let [name, value] = strings(pair).as_slice() {
