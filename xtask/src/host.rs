@@ -71,6 +71,12 @@ pub(crate) const VM: &[Need] = &[
 pub(crate) const VM_TEST: &[Need] = &[
     Need { proof: "mkfs.ext4", package: "e2fsprogs", why: "file systems with quotas in tests" },
     Need { proof: "mkfs.xfs", package: "xfsprogs", why: "file systems with quotas in tests" },
+    Need { proof: "lvcreate", package: "lvm2", why: "thin pools that berth makes by LVM" },
+    Need {
+        proof: "thin_check",
+        package: "thin-provisioning-tools",
+        why: "thin pools that berth makes by LVM",
+    },
 ];
 
 /// What recording disks in a virtual machine takes besides.

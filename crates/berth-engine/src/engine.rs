@@ -213,6 +213,10 @@ impl Engine {
         if !self.reloadable().live_restore {
             self.stop_all_for_shutdown().await;
         }
+        let engine = self.clone();
+        if let Err(error) = blocking(move || engine.layers().driver().close()).await {
+            tracing::warn!(error = %berth_types::kind::chain(&error), "storage is not closed");
+        }
         let db = Arc::clone(self.db());
         if let Err(error) = blocking(move || db.checkpoint()).await {
             tracing::warn!(error = %berth_types::kind::chain(&error), "database not tidied");

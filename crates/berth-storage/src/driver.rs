@@ -64,6 +64,11 @@ pub trait StorageDriver: Debug + Send + Sync {
     /// Moves a layer that no record knows out of the store, to where an
     /// administrator finds it; says where. Nothing is deleted.
     fn set_aside(&self, id: &LayerId, lost_and_found: &Path) -> Result<PathBuf, StorageError>;
+    /// Lets go of what nobody uses: devices, a pool. Called once, in the end; what containers use that
+    /// outlive the daemon stays, and the next start finds it.
+    fn close(&self) -> Result<(), StorageError> {
+        Ok(())
+    }
     /// The short way for drivers that keep each layer's own changes in a directory.
     fn native(&self) -> Option<&dyn NativeDiff>;
     /// What mending and copying take, of drivers that can be mended and copied layer by layer.

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 use berth_types::{Classify, ErrorKind, LayerId};
 
+use crate::devicemapper::DevicemapperError;
+
 /// Why a storage call failed. Texts that Docker has are Docker's.
 #[expect(missing_docs, reason = "the messages name the fields")]
 #[derive(Debug, thiserror::Error)]
@@ -59,6 +61,8 @@ pub enum StorageError {
     Mount { fs_type: String, target: PathBuf, source: io::Error },
     #[error("{0}")]
     Option(String),
+    #[error(transparent)]
+    Devicemapper(#[from] DevicemapperError),
     #[error("cannot {action} {}", .path.display())]
     Io { action: &'static str, path: PathBuf, source: io::Error },
 }
@@ -82,6 +86,7 @@ impl Classify for StorageError {
             Self::NotBuilt { .. } | Self::MountLabel | Self::CannotCopy { .. } => {
                 ErrorKind::NotImplemented
             }
+            Self::Devicemapper(error) => error.kind(),
             Self::NotSupported
             | Self::Prerequisites
             | Self::BackingFs

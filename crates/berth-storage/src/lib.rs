@@ -7,6 +7,7 @@
 
 pub mod btrfs;
 mod delete;
+pub mod devicemapper;
 mod driver;
 mod error;
 pub mod fuse_overlayfs;

@@ -24,6 +24,30 @@ pub(crate) fn parse_bool(text: &str) -> Result<bool, StorageError> {
     }
 }
 
+/// Go's `strconv.ParseUint` of decimal numbers up to `most`.
+pub(crate) fn parse_uint(text: &str, most: u64) -> Result<u64, StorageError> {
+    let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    match text.parse::<u64>() {
+        Ok(number) if digits && number <= most => Ok(number),
+        _ => Err(not_a_number("ParseUint", text, digits)),
+    }
+}
+
+/// Go's `strconv.ParseInt` of decimal numbers of 32 bits.
+pub(crate) fn parse_int(text: &str) -> Result<i64, StorageError> {
+    let digits = text.strip_prefix(['+', '-']).unwrap_or(text);
+    let digits = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
+    match text.parse::<i32>() {
+        Ok(number) if digits => Ok(number.into()),
+        _ => Err(not_a_number("ParseInt", text, digits)),
+    }
+}
+
+fn not_a_number(function: &str, text: &str, digits: bool) -> StorageError {
+    let why = if digits { "value out of range" } else { "invalid syntax" };
+    StorageError::Option(format!("strconv.{function}: parsing {}: {why}", go_quote(text)))
+}
+
 /// Docker's `RAMInBytes`, for an option.
 pub(crate) fn parse_size(text: &str) -> Result<i64, StorageError> {
     size::parse_ram(text).map_err(|error| StorageError::Option(error.to_string()))
@@ -61,6 +85,27 @@ mod tests {
         }
         let error = key_value("foo").unwrap_err();
         assert_eq!(error.to_string(), "Unable to parse key/value option: foo");
+    }
+
+    #[test]
+    fn numbers_are_gos() {
+        #[rustfmt::skip]
+        let table = [
+            ("7",           Ok(7)),
+            ("007",         Ok(7)),
+            ("+7",          Err("strconv.ParseUint: parsing \"+7\": invalid syntax")),
+            ("",            Err("strconv.ParseUint: parsing \"\": invalid syntax")),
+            ("11",          Err("strconv.ParseUint: parsing \"11\": value out of range")),
+            ("99999999999999999999", Err("strconv.ParseUint: parsing \"99999999999999999999\": value out of range")),
+        ];
+        for (text, expected) in table {
+            let got = parse_uint(text, 10).map_err(|error| error.to_string());
+            assert_eq!(got, expected.map_err(str::to_owned), "{text}");
+        }
+        assert_eq!(parse_int("-7").unwrap(), -7);
+        let error = parse_int("2147483648").unwrap_err();
+        let text = "strconv.ParseInt: parsing \"2147483648\": value out of range";
+        assert_eq!(error.to_string(), text);
     }
 
     #[test]

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use berth_types::{Classify, ErrorKind};
 
 use crate::btrfs::Btrfs;
+use crate::devicemapper::Devicemapper;
 use crate::error::io_at;
 use crate::fuse_overlayfs::FuseOverlayfs;
 use crate::overlay::Overlay;
@@ -64,7 +65,7 @@ const DRIVERS: &[Known] = &[
     Known { name: "fuse-overlayfs", chosen: Chosen::Freely, open: Some(open_fuse_overlayfs) },
     Known { name: "aufs",           chosen: Chosen::ByName, open: None },
     Known { name: "overlay",        chosen: Chosen::ByName, open: Some(open_overlay) },
-    Known { name: "devicemapper",   chosen: Chosen::ByName, open: None },
+    Known { name: "devicemapper",   chosen: Chosen::ByName, open: Some(open_devicemapper) },
     Known { name: "vfs",            chosen: Chosen::Freely, open: Some(open_vfs) },
 ];
 
@@ -106,6 +107,13 @@ pub fn warnings(driver: &dyn StorageDriver) -> Vec<String> {
     }
     let status = driver.status();
     let value = |key: &str| status.iter().find(|(k, _)| k == key).map(|(_, value)| value.as_str());
+    if value("Data loop file").is_some() {
+        warnings.push(format!(
+            "WARNING: {name}: usage of loopback devices is strongly discouraged for production \
+             use.\n         Use `--storage-opt dm.thinpooldev` to specify a custom block storage \
+             device."
+        ));
+    }
     if value("Supports d_type") == Some("false") {
         let advice = match value("Backing Filesystem") {
             Some("xfs") => {
@@ -222,6 +230,13 @@ pub(crate) fn is_empty(dir: &Path) -> Result<bool, StorageError> {
 
 fn open_btrfs(home: &Path, options: &[String]) -> Result<Arc<dyn StorageDriver>, StorageError> {
     Ok(Arc::new(Btrfs::open(home, options)?))
+}
+
+fn open_devicemapper(
+    home: &Path,
+    options: &[String],
+) -> Result<Arc<dyn StorageDriver>, StorageError> {
+    Ok(Arc::new(Devicemapper::open(home, options)?))
 }
 
 fn open_fuse_overlayfs(

@@ -50,6 +50,11 @@ fn known(driver: &str) -> Result<(&'static str, Form), StorageError> {
     found.copied().ok_or_else(|| StorageError::CannotCopy { driver: driver.to_owned() })
 }
 
+/// Refuses, by name, a driver whose layers cannot be copied.
+pub fn check(driver: &str) -> Result<(), StorageError> {
+    known(driver).map(drop)
+}
+
 /// What one copy is told of a layer.
 pub(crate) struct Copied<'a, 'm> {
     pub(crate) driver: &'static str,

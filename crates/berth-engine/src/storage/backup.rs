@@ -52,6 +52,7 @@ impl Engine {
     /// ends it.
     pub fn backup_storage(&self, request: BackupRequest) -> Result<Messages, EngineError> {
         let running = self.upkeep().begin()?;
+        transfer::check(self.layers().driver().name())?;
         check_destination(&request.dest, &self.config().data_root)?;
         let (sender, receiver) = messages();
         let engine = self.clone();

@@ -24,7 +24,7 @@ pub type Open<'a> = &'a dyn Fn(&Path) -> Arc<dyn StorageDriver>;
 type Case = fn(Open<'_>, &Path);
 
 #[rustfmt::skip]
-const CASES: &[(&str, Case)] = &[
+pub(crate) const CASES: &[(&str, Case)] = &[
     ("unknown", contract::unknown_layers_are_refused_or_fine),
     ("chain",   contract::children_see_their_parents_and_change_nothing_in_them),
     ("twice",   contract::a_layer_is_created_once),
@@ -58,12 +58,16 @@ fn id() -> LayerId {
     LayerId::random()
 }
 
-fn rw() -> CreateOptions {
+pub(crate) fn rw() -> CreateOptions {
     CreateOptions { writable: true, ..CreateOptions::default() }
 }
 
 /// Creates a layer in which `files` are written, each with its name as content.
-fn layer(driver: &dyn StorageDriver, parent: Option<&LayerId>, files: &[&str]) -> LayerId {
+pub(crate) fn layer(
+    driver: &dyn StorageDriver,
+    parent: Option<&LayerId>,
+    files: &[&str],
+) -> LayerId {
     let id = id();
     driver.create(&id, parent, &CreateOptions::default()).expect("a new layer");
     write(driver, &id, files);
@@ -71,7 +75,7 @@ fn layer(driver: &dyn StorageDriver, parent: Option<&LayerId>, files: &[&str]) -
     id
 }
 
-fn write(driver: &dyn StorageDriver, id: &LayerId, files: &[&str]) {
+pub(crate) fn write(driver: &dyn StorageDriver, id: &LayerId, files: &[&str]) {
     let mounted = Mounted::new(driver.prepare(id, Access::Write).expect("a plan")).expect("mounts");
     for name in files {
         let mut file = File::create(mounted.root().join(name)).expect("a new file");
@@ -80,7 +84,7 @@ fn write(driver: &dyn StorageDriver, id: &LayerId, files: &[&str]) {
 }
 
 /// Names and contents of the files at the top of a layer.
-fn content(driver: &dyn StorageDriver, id: &LayerId) -> Vec<(String, String)> {
+pub(crate) fn content(driver: &dyn StorageDriver, id: &LayerId) -> Vec<(String, String)> {
     let mounted = Mounted::new(driver.prepare(id, Access::Read).expect("a plan")).expect("mounts");
     files_in(mounted.root())
 }
@@ -98,11 +102,11 @@ fn files_in(dir: &Path) -> Vec<(String, String)> {
     found
 }
 
-fn same(names: &[&str]) -> Vec<(String, String)> {
+pub(crate) fn same(names: &[&str]) -> Vec<(String, String)> {
     names.iter().map(|&name| (name.to_owned(), name.to_owned())).collect()
 }
 
-fn listed(driver: &dyn StorageDriver) -> Vec<(LayerId, LayerState)> {
+pub(crate) fn listed(driver: &dyn StorageDriver) -> Vec<(LayerId, LayerState)> {
     let mut all = driver.list().expect("the list");
     all.sort_by(|a, b| a.0.cmp(&b.0));
     all
