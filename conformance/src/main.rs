@@ -24,7 +24,7 @@ usage: conformance docker [--help]     the docker CLI against berth
        conformance kill [--help]       the daemon killed at random points
        conformance cuts                the power cut at points of a recorded disk
        conformance service [NAME…]     its sockets, signals, start and end
-       conformance vm                  limits, freezing and devices under version 2 control groups";
+       conformance vm [WORD…]          version 2 control groups, containers on thin devices";
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
@@ -33,7 +33,7 @@ fn main() -> ExitCode {
         Some((command, rest)) if command == "kill" => kill::run(rest),
         Some((command, rest)) if command == "cuts" => cuts::run(rest),
         Some((command, rest)) if command == "service" => service::run(rest),
-        Some((command, [])) if command == "vm" => vm::run(),
+        Some((command, rest)) if command == "vm" => vm::run(rest),
         _ => Err(anyhow::anyhow!("{USAGE}")),
     };
     match done {

@@ -25,15 +25,40 @@ pub(super) struct Engine {
 }
 
 impl Engine {
-    pub(super) fn start() -> Result<Self> {
+    /// Starts one with these flags, over the storage driver that they name or that berth chooses.
+    pub(super) fn start(flags: &[&str]) -> Result<Self> {
         mount_disk()?;
         let mut daemon = BerthDaemon::prepare("berth-vm")?;
+        daemon.set_flags(flags);
         daemon.restart()?;
         let api = Client::new(&daemon.socket());
         let import =
             Request::post_tar("/images/create?fromSrc=-&repo=vm", fixture::busybox_layer()?);
         api.expect(&import)?;
         Ok(Self { daemon, api })
+    }
+
+    /// As if it had crashed, and somebody had started it again.
+    pub(super) fn kill_and_restart(&mut self) -> Result<()> {
+        self.daemon.kill9()?;
+        self.start_again()
+    }
+
+    pub(super) fn stop(&mut self) -> Result<()> {
+        self.daemon.stop()
+    }
+
+    pub(super) fn start_again(&mut self) -> Result<()> {
+        self.daemon.restart().map(drop)
+    }
+
+    pub(super) fn data_root(&self) -> &Path {
+        self.daemon.data_root()
+    }
+
+    /// A container that [left](Container::leave) its handle.
+    pub(super) fn container(&self, id: String) -> Container<'_> {
+        Container { api: &self.api, id }
     }
 
     pub(super) fn api(&self) -> &Client {
@@ -49,10 +74,13 @@ impl Engine {
         let mut host_config = host_config.clone();
         host_config["NetworkMode"] = "none".into();
         // A terminal: its log has no frames.
-        let config = json!({
+        self.run_config(&json!({
             "Image": "vm", "Cmd": ["sh", "-c", script], "Tty": true, "HostConfig": host_config,
-        });
-        let made = self.api.post("/containers/create", config)?.json()?;
+        }))
+    }
+
+    pub(super) fn run_config(&self, config: &Value) -> Result<Container<'_>> {
+        let made = self.api.post("/containers/create", config.clone())?.json()?;
         let id = made["Id"].as_str().context("create gives an id")?.to_owned();
         let container = Container { api: &self.api, id };
         container.api.post(&container.path("/start"), Value::Null)?;
@@ -110,6 +138,11 @@ impl Container<'_> {
         self.api.get(&format!("/exec/{id}/json"))
     }
 
+    /// Lets it run on without this handle; gives its id.
+    pub(super) fn leave(mut self) -> String {
+        std::mem::take(&mut self.id)
+    }
+
     pub(super) fn remove(&self) -> Result<()> {
         self.api.delete(&self.path("?force=1")).map(|_| ())
     }
@@ -117,6 +150,9 @@ impl Container<'_> {
 
 impl Drop for Container<'_> {
     fn drop(&mut self) {
+        if self.id.is_empty() {
+            return;
+        }
         if let Err(error) = self.remove()
             && !format!("{error:#}").contains("No such container")
         {
@@ -155,8 +191,11 @@ pub(super) fn eventually(what: &str, mut is_so: impl FnMut() -> Result<bool>) ->
     Ok(())
 }
 
-/// The machine's root is an overlay, on which overlay2 has no place.
+/// The machine's root is an overlay, on which overlay2 has no place. Once for all engines.
 fn mount_disk() -> Result<()> {
+    if is_mounted(DATA)? {
+        return Ok(());
+    }
     let disks = std::env::var("BERTH_VM_DISKS").unwrap_or_default();
     let disk = disks.split(':').find(|disk| !disk.is_empty()).context("a machine with a disk")?;
     for words in [&["mkfs.ext4", "-q", "-F", disk][..], &["mount", disk, DATA]] {
@@ -166,4 +205,9 @@ fn mount_disk() -> Result<()> {
         }
     }
     Ok(())
+}
+
+fn is_mounted(dir: &str) -> Result<bool> {
+    let mounts = std::fs::read_to_string("/proc/self/mounts")?;
+    Ok(mounts.lines().any(|line| line.split(' ').nth(1) == Some(dir)))
 }

@@ -1,0 +1,206 @@
+//! Containers on thin devices: what the kernel shows of them, and what is left of them.
+
+use std::io::Write as _;
+
+use anyhow::{Context as _, Result, ensure};
+use serde_json::{Value, json};
+
+use super::engine::{Engine, eventually};
+use crate::client::Request;
+
+/// So small that a container can fill the pool.
+pub(super) const FLAGS: &[&str] = &[
+    "--storage-driver=devicemapper",
+    "--storage-opt=dm.basesize=300M",
+    "--storage-opt=dm.loopdatasize=256M",
+    "--storage-opt=dm.loopmetadatasize=16M",
+    "--live-restore",
+];
+
+type Case = (&'static str, fn(&mut Engine) -> Result<()>);
+
+pub(super) const CASES: &[Case] = &[
+    ("thin devices: docker info says what the pool is", info),
+    ("thin devices: a running container's is mounted, an ended one's is gone", life),
+    ("thin devices: changes are found, committed and run", changes),
+    ("thin devices: a container outlives a killed daemon", outlives),
+    ("thin devices: what is removed is given back", removal),
+    ("thin devices: a check finds nothing, a backup is refused by name", upkeep),
+    ("thin devices: a full pool fails writes and nothing else, and removals empty it", full),
+    ("thin devices: the pool goes with the daemon and comes back", pool),
+];
+
+fn info(engine: &mut Engine) -> Result<()> {
+    let info = engine.api().get("/info")?;
+    ensure!(info["Driver"] == "devicemapper", "driver {}", info["Driver"]);
+    let status = info["DriverStatus"].to_string();
+    for words in ["-pool\"", "[\"Pool Blocksize\",\"65.54kB\"]", "[\"Backing Filesystem\",\"xfs\"]"]
+    {
+        ensure!(status.contains(words), "no {words} in {status}");
+    }
+    let warnings = info["Warnings"].to_string();
+    for words in ["the devicemapper storage-driver is deprecated", "usage of loopback devices"] {
+        ensure!(warnings.contains(words), "no {words} in {warnings}");
+    }
+    Ok(())
+}
+
+fn life(engine: &mut Engine) -> Result<()> {
+    let container = engine.run("sleep 1000", &json!({}))?;
+    let inspected = engine.api().get(&container.path("/json"))?;
+    let name = inspected["GraphDriver"]["Data"]["DeviceName"].as_str().context("a device")?;
+    let mounts = std::fs::read_to_string("/proc/self/mounts")?;
+    let line = mounts.lines().find(|line| line.starts_with(&format!("/dev/mapper/{name} ")));
+    let line = line.with_context(|| format!("{name} is not mounted:\n{mounts}"))?;
+    ensure!(line.contains("/devicemapper/mnt/") && line.contains(" xfs "), "{line}");
+    container.post("/kill", Value::Null)?;
+    container.wait()?;
+    eventually("its device is gone", || Ok(!devices()?.contains(&name.to_owned())))
+}
+
+fn changes(engine: &mut Engine) -> Result<()> {
+    let container = engine.run("echo new >/file; rm /bin/cat", &json!({}))?;
+    ensure!(container.wait()? == 0, "{}", container.output()?);
+    let mut found = engine.api().get(&container.path("/changes"))?;
+    let found = found.as_array_mut().context("a list")?;
+    found.sort_by_key(|change| change["Path"].to_string());
+    let expected = json!([
+        { "Path": "/bin", "Kind": 0 }, { "Path": "/bin/cat", "Kind": 2 }, { "Path": "/file", "Kind": 1 },
+    ]);
+    ensure!(Value::from(found.clone()) == expected, "{found:?}");
+    let id = container.path("").replace("/containers/", "");
+    engine.api().post(&format!("/commit?container={id}&repo=committed"), json!({}))?;
+    let run = json!({
+        "Image": "committed", "Cmd": ["sh", "-c", "read x </file; echo $x; ls /bin/cat"], "Tty": true,
+        "HostConfig": { "NetworkMode": "none" },
+    });
+    let second = engine.run_config(&run)?;
+    second.wait()?;
+    let output = second.output()?;
+    ensure!(output.starts_with("new\n") && output.contains("No such file"), "{output}");
+    drop(second);
+    engine.api().delete("/images/committed").map(drop)
+}
+
+fn outlives(engine: &mut Engine) -> Result<()> {
+    let container = engine.run("echo kept >/file; sleep 1000", &json!({}))?.leave();
+    engine.kill_and_restart()?;
+    let container = engine.container(container);
+    ensure!(container.state()?["Running"] == true, "{}", container.state()?);
+    container.post("/kill", Value::Null)?;
+    container.wait()?;
+    let found = engine.api().get(&container.path("/changes"))?.to_string();
+    ensure!(found.contains("/file"), "{found}");
+    // Its layer is activated again and mounted again.
+    container.post("/start", Value::Null)?;
+    ensure!(container.state()?["Running"] == true, "{}", container.state()?);
+    Ok(())
+}
+
+fn removal(engine: &mut Engine) -> Result<()> {
+    eventually("what other cases removed is deleted", || Ok(!removing(engine)?))?;
+    let before = files(engine)?;
+    let container = engine.run("echo x >/file", &json!({}))?;
+    container.wait()?;
+    ensure!(files(engine)? == before + 2, "a container has two devices");
+    drop(container);
+    eventually("nothing is left of it", || Ok(files(engine)? == before))?;
+    eventually("only the pool is active", || Ok(devices()?.len() == 1))
+}
+
+fn upkeep(engine: &mut Engine) -> Result<()> {
+    let container = engine.run("echo x >/file", &json!({}))?;
+    container.wait()?;
+    let told = engine.api().post("/berth/storage/check?deep=1", Value::Null)?.text();
+    ensure!(told.contains("\"Findings\":0") && told.contains("\"Containers\":1"), "{told}");
+    let dest = engine.data_root().with_extension("backup");
+    let request =
+        Request::post(format!("/berth/storage/backup?dest={}", dest.display()), Value::Null);
+    let told = engine.api().send(&request)?.text();
+    let refusal = "layers of the storage driver devicemapper cannot be copied";
+    ensure!(told.contains(refusal), "{told}");
+    for path in [dest.clone(), dest.with_extension("backup.partial")] {
+        ensure!(!path.try_exists()?, "{} stays", path.display());
+    }
+    Ok(())
+}
+
+fn full(engine: &mut Engine) -> Result<()> {
+    // Else writes wait for a minute before they fail.
+    let patience = "/sys/module/dm_thin_pool/parameters/no_space_timeout";
+    std::fs::OpenOptions::new().write(true).open(patience)?.write_all(b"5")?;
+    let other = engine.run("sleep 1000", &json!({}))?;
+    let script = "dd if=/dev/zero of=/big bs=1M count=220 conv=fsync; echo dd: $?; sleep 1000";
+    let greedy = engine.run(script, &json!({}))?;
+    eventually("the pool is full", || {
+        let info = engine.api().get("/info")?;
+        Ok(info["DriverStatus"].to_string().contains("[\"Data Space Available\",\"0B\"]"))
+    })?;
+    let config = json!({ "Image": "vm", "Cmd": ["true"], "HostConfig": { "NetworkMode": "none" } });
+    let refused = || engine.api().send(&Request::post("/containers/create", config.clone()));
+    // While the writer waits, and after it was told.
+    for _ in 0..2 {
+        let answer = refused()?.text();
+        ensure!(
+            answer.contains("devmapper: Thin Pool has 0 free data blocks which is"),
+            "{answer}"
+        );
+        let all = engine.api().get("/containers/json?size=1")?;
+        ensure!(all.as_array().map_or(0, Vec::len) == 2, "{all}");
+        engine.api().get(&greedy.path("/json?size=1"))?;
+        let exec = other.exec(&["true"])?;
+        let exec = format!("/exec/{}/json", exec["ID"].as_str().context("an id")?);
+        eventually(
+            "an exec beside it ends well",
+            || Ok(engine.api().get(&exec)?["ExitCode"] == 0),
+        )?;
+        eventually("the writer is told", || Ok(greedy.output()?.contains("dd: 1")))?;
+    }
+    greedy.remove()?;
+    eventually("there is room again", || Ok(refused()?.is_success()))?;
+    let container = engine.run("cat /bin/busybox >/dev/null && echo whole >/file", &json!({}))?;
+    ensure!(container.wait()? == 0, "{}", container.output()?);
+    drop(container);
+    for left in engine.api().get("/containers/json?all=1")?.as_array().context("a list")? {
+        if left["State"] == "created" {
+            let id = left["Id"].as_str().context("an id")?;
+            engine.api().delete(&format!("/containers/{id}"))?;
+        }
+    }
+    ensure!(other.state()?["Running"] == true, "{}", other.state()?);
+    Ok(())
+}
+
+fn pool(engine: &mut Engine) -> Result<()> {
+    engine.stop()?;
+    ensure!(devices()?.is_empty(), "{:?}", devices()?);
+    engine.start_again()?;
+    let container = engine.run("echo again", &json!({}))?;
+    container.wait()?;
+    ensure!(container.output()? == "again\n", "{}", container.output()?);
+    drop(container);
+    engine.stop()
+}
+
+fn files(engine: &Engine) -> Result<usize> {
+    Ok(std::fs::read_dir(engine.data_root().join("devicemapper/metadata"))?.count())
+}
+
+fn removing(engine: &Engine) -> Result<bool> {
+    let mut names = Vec::new();
+    for entry in std::fs::read_dir(engine.data_root().join("devicemapper/metadata"))? {
+        names.push(entry?.file_name().to_string_lossy().into_owned());
+    }
+    Ok(names.iter().any(|name| name.starts_with(".berth-removing")))
+}
+
+/// The device-mapper's devices.
+fn devices() -> Result<Vec<String>> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir("/sys/block")? {
+        if let Ok(name) = std::fs::read_to_string(entry?.path().join("dm/name")) {
+            found.push(name.trim().to_owned());
+        }
+    }
+    Ok(found)
+}
