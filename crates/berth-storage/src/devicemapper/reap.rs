@@ -11,7 +11,9 @@ use super::records::{Device, Role};
 use super::set::{Set, step};
 use crate::StorageError;
 
-/// How long after a failed deletion the next one is tried.
+/// How long after a failed deletion the next one is tried: often somebody is just about to end.
+const SOON: Duration = Duration::from_secs(1);
+/// The longest pause between two.
 const PERIOD: Duration = Duration::from_secs(30);
 
 impl Set {
@@ -96,8 +98,10 @@ impl Set {
     pub(super) fn reap_later(this: &Arc<Self>) {
         let set = Arc::downgrade(this);
         let again = move || {
+            let mut pause = SOON;
             loop {
-                std::thread::sleep(PERIOD);
+                std::thread::sleep(pause);
+                pause = (pause * 2).min(PERIOD);
                 let Some(set) = set.upgrade() else { return };
                 match set.reap() {
                     Ok(false) => return,
