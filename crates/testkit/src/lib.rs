@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 pub mod disk;
+pub mod http;
 mod loopfs;
 pub mod writelog;
 
