@@ -27,6 +27,7 @@ const LAYERS: &[(&str, u32)] = &[
     ("berth-networks", 4),
     ("berth-logs", 4),
     ("berth-runtime", 4),
+    ("berth-registry", 4),
     ("berth-images", 5),
     ("berth-engine", 7),
     ("berth-http", 8),

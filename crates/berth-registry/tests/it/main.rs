@@ -1,0 +1,14 @@
+//! The client against servers that say what they are told to.
+
+#![forbid(unsafe_code)]
+
+#[cfg(test)]
+mod auth;
+#[cfg(test)]
+mod blobs;
+#[cfg(test)]
+mod kit;
+#[cfg(test)]
+mod tls;
+#[cfg(test)]
+mod words;
