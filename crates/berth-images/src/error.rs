@@ -56,6 +56,10 @@ pub enum ImageError {
     DiffId { layer: usize, expected: DiffId, got: DiffId },
     #[error("cannot unpack layer {layer}")]
     Unpack { layer: usize, source: UnpackError },
+    #[error("layers from manifest don't match image configuration")]
+    ForeignLayer,
+    #[error("failed to register layer")]
+    Register(#[source] LayerError),
     #[error("max depth exceeded")]
     MaxDepth,
     #[error("cannot load {os} image on linux")]
@@ -154,6 +158,7 @@ impl Classify for ImageError {
             | Self::NoRootFs
             | Self::TooManyHistoryLayers
             | Self::DiffId { .. }
+            | Self::ForeignLayer
             | Self::OtherOs { .. }
             | Self::Ambiguous
             | Self::Until(_)
@@ -166,7 +171,7 @@ impl Classify for ImageError {
             Self::ReferenceInUse { .. } | Self::DeleteConflict { .. } => ErrorKind::Conflict,
             Self::Filter(error) => error.kind(),
             Self::Archive(error) => error.kind(),
-            Self::Layer(error) => error.kind(),
+            Self::Layer(error) | Self::Register(error) => error.kind(),
             Self::Db(error) => error.kind(),
         }
     }

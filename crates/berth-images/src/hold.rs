@@ -11,14 +11,18 @@ use crate::{ImageError, ImageStore};
 ///
 /// Recorded, so that a crash in the middle only leaves a note that [`ImageStore::recover`] clears.
 #[derive(Debug)]
-pub(crate) struct Hold {
+pub struct Hold {
     store: Arc<ImageStore>,
     owner: String,
 }
 
 impl Hold {
-    pub(crate) fn take(store: &Arc<ImageStore>, tops: &[ChainId]) -> Result<Self, ImageError> {
-        let owner = format!("save:{}", HexId::random());
+    pub(crate) fn take(
+        store: &Arc<ImageStore>,
+        op: &'static str,
+        tops: &[ChainId],
+    ) -> Result<Self, ImageError> {
+        let owner = format!("{op}:{}", HexId::random());
         store.db.write(|tx| {
             for top in tops {
                 store.layers.retain(tx, top, &owner)?;
@@ -46,10 +50,17 @@ impl Drop for Hold {
 }
 
 impl ImageStore {
-    /// Lets go of the layers that a stop in the middle of a `save` left held. At start, after the
-    /// layer store's own.
+    /// Lets go of the layers that a stop in the middle of a `save` or a `push` left held, and forgets
+    /// the blobs of layers that are gone. At start, after the layer store's own.
     pub fn recover(&self) -> Result<(), ImageError> {
-        self.let_go(None)
+        self.let_go(None)?;
+        self.db.write(|tx| {
+            tx.execute(
+                "DELETE FROM layer_blobs WHERE diff NOT IN (SELECT diff_id FROM layers)",
+                [],
+            )?;
+            Ok(())
+        })
     }
 
     fn let_go(&self, owner: Option<&str>) -> Result<(), ImageError> {

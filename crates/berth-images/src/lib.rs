@@ -9,6 +9,7 @@
 //! | [`changes`] | the Dockerfile instructions of `commit --change` and `import --change` |
 //! | [`load`] | archives in: docker-archive of every age, OCI layout |
 //! | [`save`] | archives out: one that is both |
+//! | [`pull`] | an image from a registry, whose layers arrive in any order |
 //! | [`import`] | a file system's tar becomes an image |
 //! | [`remove`] | untag, remove, and what stands against it |
 //! | [`list`] | lists, filters, inspect, history |
@@ -16,6 +17,7 @@
 #![forbid(unsafe_code)]
 
 mod archive;
+mod blobs;
 pub mod changes;
 pub mod config;
 mod error;
@@ -23,13 +25,16 @@ mod hold;
 pub mod import;
 pub mod list;
 pub mod load;
+pub mod pull;
 pub mod remove;
 pub mod save;
 mod store;
 mod tag;
 
 pub use archive::ArchiveError;
+pub use blobs::LayerBlob;
 pub use config::{History, ImageConfig, NewConfig};
 pub use error::{Conflict, ImageError};
+pub use hold::Hold;
 pub use store::{Image, ImageStore, NewImage, SCHEMA};
 pub use tag::parse_repo_tag;

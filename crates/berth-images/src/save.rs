@@ -111,7 +111,7 @@ impl ImageStore {
         for choice in &chosen {
             tops.push(choice.image.config.top_chain().ok_or(ImageError::EmptyExport)?);
         }
-        let hold = Hold::take(self, &tops)?;
+        let hold = Hold::take(self, "save", &tops)?;
         let mut build = Build::default();
         for choice in &chosen {
             build.add(self, choice, &chosen)?;
@@ -171,7 +171,7 @@ impl ImageStore {
     }
 
     /// How long the tar of a layer is; read once when nobody noted it.
-    fn tar_size(&self, chain: &ChainId) -> Result<u64, ImageError> {
+    pub(crate) fn tar_size(&self, chain: &ChainId) -> Result<u64, ImageError> {
         let noted: Option<i64> = self.db.read(|conn| {
             Ok::<_, ImageError>(
                 conn.query_row(

@@ -45,6 +45,7 @@ pub const SCHEMA: Schema = Schema {
         ) WITHOUT ROWID;
     ",
         V2,
+        V3,
     ],
 };
 
@@ -97,6 +98,20 @@ const V2: &str = "
     CREATE INDEX images_by_parent ON images (driver, parent);
     CREATE INDEX tags_by_image ON tags (driver, image);
     CREATE INDEX tags_by_name ON tags (driver, name);
+";
+
+/// How images came, and what registries call their layers.
+const V3: &str = "
+    ALTER TABLE images ADD COLUMN media_type TEXT;
+    CREATE TABLE layer_blobs (
+        diff       TEXT NOT NULL,
+        repository TEXT NOT NULL,
+        digest     TEXT NOT NULL,
+        size       INTEGER NOT NULL,
+        media_type TEXT NOT NULL,
+        seen       INTEGER NOT NULL,
+        PRIMARY KEY (diff, repository, digest)
+    ) WITHOUT ROWID;
 ";
 
 /// A connection, and the driver whose images are meant.
@@ -231,6 +246,22 @@ impl ImageStore {
     /// The names of one image, sorted.
     pub fn references(&self, id: &ImageId) -> Result<Vec<Reference>, ImageError> {
         self.db.read(|conn| references(self.at(conn), id))
+    }
+
+    /// The images with a tag in this repository, sorted by it.
+    pub fn tagged(&self, repository: &Reference) -> Result<Vec<(Reference, Image)>, ImageError> {
+        self.db.read(|conn| {
+            let here = self.at(conn);
+            let mut found = Vec::new();
+            for (name, id) in references_of_name(here, repository)? {
+                if name.tag().is_some()
+                    && let Some(image) = load(here, &id)?
+                {
+                    found.push((name, image));
+                }
+            }
+            Ok(found)
+        })
     }
 
     /// The images that were made of this one here.
