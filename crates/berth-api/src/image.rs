@@ -208,11 +208,11 @@ pub struct ProgressMessage {
     pub status: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub progress_detail: Option<ProgressDetail>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub id: Option<String>,
     /// The bar as text, for old clients.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub progress: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub id: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error_detail: Option<ProgressError>,
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -19,6 +19,7 @@ pub mod json;
 pub mod network;
 pub mod options;
 pub mod query;
+pub mod registry;
 pub mod version;
 pub mod volume;
 

@@ -5,6 +5,8 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::registry::RegistryConfig;
+
 /// What an engine is told at its start. Values are checked by whoever fills it in.
 #[derive(Debug, Clone)]
 pub struct EngineConfig {
@@ -68,6 +70,8 @@ pub struct EngineConfig {
     pub no_new_privileges: bool,
     /// Addresses of TCP listeners without TLS, for the warning in `info`.
     pub plain_tcp: Vec<String>,
+    /// Registries.
+    pub registry: RegistryConfig,
 }
 
 impl EngineConfig {
@@ -104,6 +108,7 @@ impl EngineConfig {
             cgroup_parent: String::new(),
             no_new_privileges: false,
             plain_tcp: Vec::new(),
+            registry: RegistryConfig::default(),
         }
     }
 }
@@ -125,6 +130,8 @@ pub struct Reloadable {
     pub ipc_mode: String,
     /// See [`EngineConfig::cgroupns_mode`].
     pub cgroupns_mode: String,
+    /// See [`EngineConfig::registry`].
+    pub registry: RegistryConfig,
 }
 
 impl From<&EngineConfig> for Reloadable {
@@ -137,6 +144,7 @@ impl From<&EngineConfig> for Reloadable {
             shm_size: config.shm_size,
             ipc_mode: config.ipc_mode.clone(),
             cgroupns_mode: config.cgroupns_mode.clone(),
+            registry: config.registry.clone(),
         }
     }
 }

@@ -7,6 +7,7 @@
 //!   berth.db     every record
 //!   engine-id    a UUID, shown by `info`
 //!   tmp/         emptied at each start
+//!   downloads/   blobs on their way from registries
 //!   lost+found/  what no record knows, moved here and never deleted
 //! ```
 //!
@@ -156,6 +157,7 @@ const DIRECTORIES: &[(&str, u32)] = &[
     ("tmp", 0o700),
     ("containers", 0o710),
     ("layers", 0o700),
+    ("downloads", 0o700),
     ("volumes", 0o701),
     ("lost+found", 0o700),
 ];
@@ -170,6 +172,7 @@ const UNSEALED: &[&str] = &[
     "tmp",
     "containers",
     "layers",
+    "downloads",
     "volumes",
     "lost+found",
 ];

@@ -19,6 +19,7 @@ use crate::containers::{Containers, restore};
 use crate::data_root::DataRoot;
 use crate::error::EngineError;
 use crate::events::Events;
+use crate::registry::Registries;
 use crate::storage::Upkeep;
 
 /// A handle on the engine, cheap to clone.
@@ -45,6 +46,7 @@ struct Inner {
     images: Arc<ImageStore>,
     volumes: Arc<VolumeStore>,
     networks: Arc<Networks>,
+    registries: Registries,
     containers: Containers,
     events: Events,
     host: berth_runtime::Host,
@@ -89,6 +91,7 @@ impl Engine {
                 images: stores.images,
                 volumes: stores.volumes,
                 networks: stores.networks,
+                registries: stores.registries,
                 containers: Containers::default(),
                 events: Events::default(),
                 host: stores.host,
@@ -152,6 +155,7 @@ impl Engine {
 
     /// Takes over a changed configuration and says so in an event with these attributes.
     pub fn reload(&self, new: Reloadable, attributes: std::collections::BTreeMap<String, String>) {
+        self.registries().reload(&new.registry);
         *self.inner.reloadable.lock().unwrap_or_else(PoisonError::into_inner) = new;
         self.events().publish_map("daemon", "reload", &self.inner.id, attributes);
     }
@@ -184,6 +188,10 @@ impl Engine {
 
     pub(crate) fn networks(&self) -> &Arc<Networks> {
         &self.inner.networks
+    }
+
+    pub(crate) fn registries(&self) -> &Registries {
+        &self.inner.registries
     }
 
     pub(crate) fn containers(&self) -> &Containers {
@@ -247,6 +255,7 @@ struct Stores {
     images: Arc<ImageStore>,
     volumes: Arc<VolumeStore>,
     networks: Arc<Networks>,
+    registries: Registries,
     host: berth_runtime::Host,
 }
 
@@ -268,8 +277,10 @@ impl Stores {
         let volumes = Arc::new(VolumeStore::open(&root.join("volumes"), Arc::clone(&db))?);
         let networks =
             Arc::new(Networks::open(crate::system::networks_config(config)?, Arc::clone(&db))?);
+        let registries = Registries::open(root, &config.registry, &images)
+            .map_err(EngineError::io("open", &root.join("downloads")))?;
         let host = berth_runtime::Host::detect();
-        Ok(Self { id, data_root, db, layers, images, volumes, networks, host })
+        Ok(Self { id, data_root, db, layers, images, volumes, networks, registries, host })
     }
 }
 

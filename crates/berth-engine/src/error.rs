@@ -33,6 +33,8 @@ pub enum EngineError {
     Driver(#[from] berth_storage::SelectError),
     #[error(transparent)]
     Filter(#[from] berth_api::filters::FilterError),
+    #[error(transparent)]
+    Registry(Box<crate::registry::RegistryUseError>),
     #[error("cannot {action} {}", .path.display())]
     Io { action: &'static str, path: PathBuf, source: io::Error },
     #[error("invalid CIDR address: {text}")]
@@ -77,6 +79,12 @@ impl EngineError {
     }
 }
 
+impl From<crate::registry::RegistryUseError> for EngineError {
+    fn from(error: crate::registry::RegistryUseError) -> Self {
+        Self::Registry(Box::new(error))
+    }
+}
+
 impl Classify for EngineError {
     fn kind(&self) -> ErrorKind {
         match self {
@@ -91,6 +99,7 @@ impl Classify for EngineError {
             Self::Db(error) => error.kind(),
             Self::Filter(error) => error.kind(),
             Self::Driver(error) => error.kind(),
+            Self::Registry(error) => error.kind(),
             Self::PruneRunning | Self::UpkeepRunning | Self::BackupLeft { .. } => {
                 ErrorKind::Conflict
             }

@@ -19,6 +19,7 @@ mod events;
 pub mod images;
 pub mod networks;
 mod pieces;
+pub mod registry;
 pub mod storage;
 mod system;
 pub mod volumes;

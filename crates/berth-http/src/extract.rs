@@ -5,6 +5,7 @@ use axum::extract::{FromRequest, FromRequestParts, Request};
 use berth_api::filters::Filters;
 use berth_api::go::{self, GoJsonError};
 use berth_api::{ApiVersion, DockerBool};
+use berth_engine::registry::Credentials;
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use hyper::StatusCode;
@@ -40,6 +41,23 @@ impl<S: Sync> FromRequestParts<S> for Version {
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
         Ok(Self(parts.extensions.get::<ApiVersion>().copied().unwrap_or_default()))
+    }
+}
+
+/// Who the client is at a registry. As in Docker, a header that cannot be read is nobody's.
+#[derive(Debug)]
+pub(crate) struct RegistryAuth(pub(crate) Credentials);
+
+impl<S: Sync> FromRequestParts<S> for RegistryAuth {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
+        let header = parts.headers.get("x-registry-auth").and_then(|text| text.to_str().ok());
+        let read = Credentials::from_header(header.unwrap_or_default());
+        Ok(Self(read.unwrap_or_else(|error| {
+            tracing::debug!(%error, "credentials not understood");
+            Credentials::default()
+        })))
     }
 }
 

@@ -93,6 +93,14 @@ impl ImageStore {
         })
     }
 
+    /// Whether a layer that is here came as this blob, or was sent as it.
+    pub fn knows_blob(&self, digest: &Digest) -> Result<bool, ImageError> {
+        self.db.read(|conn| {
+            let asked = "SELECT EXISTS (SELECT 1 FROM layer_blobs WHERE digest = ?1)";
+            Ok(conn.query_row(asked, [digest.as_str()], |row| row.get(0))?)
+        })
+    }
+
     /// The media type of the manifest that an image came with; `None` for one that was made here.
     pub fn media_type(&self, id: &ImageId) -> Result<Option<String>, ImageError> {
         self.db.read(|conn| {

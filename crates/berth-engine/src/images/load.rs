@@ -6,6 +6,7 @@ use berth_images::load::LoadProgress;
 use super::stream::{Archive, Messages, messages};
 use crate::engine::Engine;
 use crate::error::EngineError;
+use crate::registry::bar;
 
 /// How to load.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -55,41 +56,6 @@ fn loading(at: &LoadProgress) -> ProgressMessage {
     }
 }
 
-/// Docker's bar of fifty characters and the two sizes.
-fn bar(current: u64, total: u64) -> String {
-    const WIDTH: u64 = 50;
-    let percent = (current.min(total) * 100).checked_div(total).unwrap_or(0);
-    let filled = usize::try_from(percent * WIDTH / 100).unwrap_or(0);
-    let width = usize::try_from(WIDTH).unwrap_or(0);
-    let head = if filled < width { ">" } else { "" };
-    let line = format!("{}{head}", "=".repeat(filled));
-    format!("[{line:<width$}]  {}/{}", size(current), size(total))
-}
-
-#[expect(clippy::cast_precision_loss, reason = "shown with four digits")]
-fn size(bytes: u64) -> String {
-    berth_types::size::human(bytes as f64)
-}
-
 fn signed(size: u64) -> i64 {
     i64::try_from(size).unwrap_or(i64::MAX)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_bar_is_dockers() {
-        #[rustfmt::skip]
-        let table = [
-            (0,         1_000_000, "[>                                                 ]      0B/1MB"),
-            (500_000,   1_000_000, "[=========================>                        ]   500kB/1MB"),
-            (1_000_000, 1_000_000, "[==================================================]     1MB/1MB"),
-        ];
-        for (current, total, expected) in table {
-            let squeezed = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
-            assert_eq!(squeezed(&bar(current, total)), squeezed(expected));
-        }
-    }
 }

@@ -38,7 +38,8 @@ impl Engine {
             Ok::<_, ImageError>(removal)
         })?;
         let chains = removal.layers.iter().filter_map(|layer| layer.chain.as_ref());
-        let space_reclaimed = chains.filter_map(|chain| sizes.get(chain)).sum();
+        let layers: u64 = chains.filter_map(|chain| sizes.get(chain)).sum();
+        let space_reclaimed = layers + self.registries().clear_idle();
         let items = self.after_removal(&removal);
         let images_deleted = if items.is_empty() { List::null() } else { items.into() };
         Ok(ImagePruneReport { images_deleted, space_reclaimed })

@@ -1,6 +1,8 @@
 //! What goes to and from clients piece by piece.
 
 use std::io::Read;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use berth_api::image::ProgressMessage;
 use tokio::sync::mpsc;
@@ -16,15 +18,18 @@ pub type Messages = mpsc::Receiver<ProgressMessage>;
 /// How many messages may wait for a slow reader.
 const MESSAGES_AHEAD: usize = 64;
 
-/// Sends messages from a blocking thread.
-#[derive(Debug)]
+/// Sends messages from a blocking thread, or an async one.
+#[derive(Debug, Clone)]
 pub(crate) struct MessageSender {
     sender: mpsc::Sender<ProgressMessage>,
+    has_told: Arc<AtomicBool>,
+    /// Nothing follows: the failure was told.
+    has_failed: Arc<Mutex<bool>>,
 }
 
 pub(crate) fn messages() -> (MessageSender, Messages) {
     let (sender, receiver) = mpsc::channel(MESSAGES_AHEAD);
-    (MessageSender { sender }, receiver)
+    (MessageSender { sender, has_told: Arc::default(), has_failed: Arc::default() }, receiver)
 }
 
 impl MessageSender {
@@ -44,9 +49,38 @@ impl MessageSender {
 
     /// Sends a message if there is room: progress that a slow reader may miss.
     pub(crate) fn try_send(&self, message: ProgressMessage) {
-        if self.sender.try_send(message).is_err() {
+        // Held while it is sent, which does not wait.
+        let has_failed = self.failed();
+        if *has_failed || self.sender.try_send(message).is_err() {
             tracing::trace!("progress left out");
         }
+    }
+
+    /// Sends a message from an async thread, in its turn.
+    pub(crate) async fn tell(&self, message: ProgressMessage) {
+        self.has_told.store(true, Ordering::Release);
+        if self.sender.send(message).await.is_err() {
+            tracing::trace!("the reader of the progress left");
+        }
+    }
+
+    /// Sends from an async thread why the operation failed. Threads that still work on it tell no
+    /// more.
+    pub(crate) async fn tell_failure(&self, error: &EngineError) {
+        let text = berth_types::kind::chain(error);
+        tracing::debug!(error = text, "operation failed");
+        *self.failed() = true;
+        self.tell(ProgressMessage::error(text)).await;
+    }
+
+    /// Whether [`tell`](Self::tell) was called.
+    pub(crate) fn has_told(&self) -> bool {
+        self.has_told.load(Ordering::Acquire)
+    }
+
+    /// Waits until nobody reads any more.
+    pub(crate) async fn closed(&self) {
+        self.sender.closed().await;
     }
 
     /// Sends why the operation failed.
@@ -54,5 +88,10 @@ impl MessageSender {
         let text = berth_types::kind::chain(error);
         tracing::debug!(error = text, "operation failed");
         self.send(ProgressMessage::error(text));
+    }
+
+    fn failed(&self) -> MutexGuard<'_, bool> {
+        // One assignment, so a panic elsewhere leaves it whole.
+        self.has_failed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -64,7 +64,7 @@ impl Engine {
             os_type: "linux".to_owned(),
             architecture: std::env::consts::ARCH.to_owned(),
             index_server_address: "https://index.docker.io/v1/".to_owned(),
-            registry_config: registry_config(version),
+            registry_config: registry_config(&self.reloadable().registry.options, version),
             ncpu: i64::from(self.host().cpus),
             mem_total: i64::try_from(berth_sys::system::total_memory()).unwrap_or(i64::MAX),
             docker_root_dir: self.config().data_root.to_string_lossy().into_owned(),
@@ -203,20 +203,30 @@ fn commit(version: ApiVersion) -> Commit {
     Commit { id, expected }
 }
 
-fn registry_config(version: ApiVersion) -> RegistryConfig {
+fn registry_config(
+    options: &berth_registry::RegistryOptions,
+    version: ApiVersion,
+) -> RegistryConfig {
     let is_old = !version.at_least(48);
     let hub = IndexInfo {
         name: "docker.io".to_owned(),
-        mirrors: Vec::new(),
+        mirrors: options.mirrors.clone(),
         secure: true,
         official: true,
     };
+    let insecure = options.insecure_names().map(|name| {
+        let name = name.to_owned();
+        let index =
+            IndexInfo { name: name.clone(), mirrors: Vec::new(), secure: false, official: false };
+        (name, index)
+    });
+    let networks = options.insecure_networks();
     RegistryConfig {
         allow_nondistributable_artifacts_cidrs: is_old.then(List::null),
         allow_nondistributable_artifacts_hostnames: is_old.then(List::null),
-        insecure_registry_cidrs: vec!["::1/128".to_owned(), "127.0.0.0/8".to_owned()],
-        index_configs: [("docker.io".to_owned(), hub)].into(),
-        mirrors: Vec::new(),
+        insecure_registry_cidrs: networks.iter().map(ToString::to_string).collect(),
+        index_configs: insecure.chain([("docker.io".to_owned(), hub)]).collect(),
+        mirrors: options.mirrors.clone(),
     }
 }
 

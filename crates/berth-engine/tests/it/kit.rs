@@ -4,8 +4,10 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use berth_engine::images::{Archive, ImportRequest};
+use berth_engine::registry::Limits;
 use berth_engine::{Engine, EngineConfig, EngineError};
 use berth_images::list::ListOptions;
 use berth_types::kind::chain;
@@ -64,6 +66,11 @@ impl Dirs {
         self.open_on("")
     }
 
+    /// The same below a directory of the test's own.
+    pub(crate) fn below(dir: &Path) -> Self {
+        Self { dir: tempfile::tempdir_in(dir).unwrap(), _fs: None }
+    }
+
     /// Opens an engine on them with this storage driver; empty chooses.
     pub(crate) fn open_on(&self, driver: &str) -> Result<Open, EngineError> {
         self.open_at(&self.data_root(), driver)
@@ -79,6 +86,8 @@ impl Dirs {
         let mut config = self.config();
         data_root.clone_into(&mut config.data_root);
         driver.clone_into(&mut config.storage_driver);
+        config.registry.limits =
+            Limits { attempts: 2, pause: Duration::from_millis(1), ..Limits::default() };
         let engine = runtime.block_on(Engine::open(config))?;
         Ok(Open { engine: Some(engine), runtime: Some(runtime) })
     }

@@ -11,4 +11,6 @@ mod kit;
 #[cfg(test)]
 mod layers;
 #[cfg(test)]
+mod registry;
+#[cfg(test)]
 mod switching;

@@ -20,11 +20,10 @@ use tokio::sync::mpsc;
 
 use crate::answer::{JSON, Json, TAR, stream_response};
 use crate::error::ApiError;
-use crate::extract::{Name, Params, Version};
+use crate::extract::{Name, Params, RegistryAuth, Version};
 use crate::route::Route;
 use crate::upload::reader;
 
-const NO_PULL: &str = "pulling images is not supported by this version of berth; use \"docker load\" or \"docker import\"";
 const NO_URL: &str = "importing from a URL is not supported by this version of berth; download it and use \"docker import FILE\"";
 
 /// What an image without a name was listed as before API 1.43.
@@ -82,14 +81,15 @@ fn summary(mut image: ImageSummary, version: ApiVersion) -> ImageSummary {
     image
 }
 
-/// `POST /images/create`: import; a pull is refused by name.
+/// `POST /images/create`: a pull, or an import.
 async fn create(
     State(engine): State<Engine>,
     params: Params,
+    RegistryAuth(credentials): RegistryAuth,
     body: Body,
 ) -> Result<Response, ApiError> {
     if !params.text("fromImage").is_empty() {
-        return Err(ApiError::new(StatusCode::NOT_IMPLEMENTED, NO_PULL));
+        return super::registry::pull(engine, &params, credentials).await;
     }
     let source = params.text("fromSrc");
     if source != "-" {
@@ -206,15 +206,27 @@ struct BuildPruneReport {
 /// Messages, each on a line of its own. The headers wait for the first, as in Docker, so that a
 /// client has sent its body by then.
 pub(super) async fn stream(mut messages: mpsc::Receiver<ProgressMessage>) -> Response {
-    let (sender, lines) = mpsc::channel::<Result<Bytes, EngineError>>(1);
     let first = messages.recv().await;
+    stream_from(first, messages)
+}
+
+/// As [`stream`], when the first message is here.
+pub(super) fn stream_from(
+    first: Option<ProgressMessage>,
+    mut messages: mpsc::Receiver<ProgressMessage>,
+) -> Response {
+    let (sender, lines) = mpsc::channel::<Result<Bytes, EngineError>>(1);
     tokio::spawn(async move {
         let mut next = first;
         while let Some(message) = next {
             if sender.send(Ok(line(&message))).await.is_err() {
                 break;
             }
-            next = messages.recv().await;
+            // A client that leaves while nothing is told ends what is going on, too.
+            next = tokio::select! {
+                next = messages.recv() => next,
+                () = sender.closed() => break,
+            };
         }
     });
     stream_response(Some(JSON), lines)

@@ -4,6 +4,7 @@ mod containers;
 mod exec;
 mod images;
 mod networks;
+mod registry;
 mod storage;
 pub(crate) mod system;
 mod volumes;
@@ -25,6 +26,7 @@ pub(crate) fn all() -> Vec<Route<Engine>> {
     routes.extend(containers::routes());
     routes.extend(exec::routes());
     routes.extend(images::routes());
+    routes.extend(registry::routes());
     routes.extend(volumes::routes());
     routes.extend(networks::routes());
     routes.extend(storage::routes());
@@ -35,18 +37,15 @@ pub(crate) fn all() -> Vec<Route<Engine>> {
 #[rustfmt::skip]
 fn not_built() -> Vec<Route<Engine>> {
     const NOT_BUILT: &[(Method, &str, &str)] = &[
-        (Method::POST,   "/auth",                                  "logging in to registries is"),
         (Method::POST,   "/build",                                 "building images is"),
         (Method::POST,   "/build/cancel",                          "building images is"),
         (Method::POST,   "/session",                               "BuildKit is"),
         (Method::POST,   "/grpc",                                  "BuildKit is"),
-        (Method::GET,    "/distribution/{name}/json",              "looking at registries is"),
         (Method::GET,    "/containers/{name}/attach/ws",           "attaching by WebSocket is"),
         (Method::GET,    "/containers/{name}/checkpoints",         "checkpoints are"),
         (Method::POST,   "/containers/{name}/checkpoints",         "checkpoints are"),
         (Method::DELETE, "/containers/{name}/checkpoints/{point}", "checkpoints are"),
         (Method::GET,    "/images/search",                         "searching registries is"),
-        (Method::POST,   "/images/{name}/push",                    "pushing images is"),
         (Method::PUT,    "/volumes/{name}",                        "cluster volumes are"),
         (Method::GET,    "/plugins/privileges",                    "plugins are"),
         (Method::POST,   "/plugins/pull",                          "plugins are"),

@@ -45,15 +45,18 @@ fn take_over(current: &mut Config, mut new: Config, keys: &[&str]) {
 
 /// The attributes of the event `daemon reload`.
 fn attributes(config: &Config) -> BTreeMap<String, String> {
-    let labels = serde_json::to_string(&config.labels).unwrap_or_default();
+    let list = |list: &[String]| serde_json::to_string(list).unwrap_or_default();
     let pairs = [
         ("name", berth_sys::system::host_name()),
         ("debug", config.debug.to_string()),
-        ("labels", labels),
+        ("labels", list(&config.labels)),
         ("live-restore", config.live_restore.to_string()),
         ("shutdown-timeout", config.shutdown_timeout.to_string()),
-        ("insecure-registries", "[]".to_owned()),
-        ("registry-mirrors", "[]".to_owned()),
+        ("insecure-registries", list(&config.insecure)),
+        ("registry-mirrors", list(&config.mirrors)),
+        ("max-concurrent-downloads", config.downloads.to_string()),
+        ("max-concurrent-uploads", config.uploads.to_string()),
+        ("max-download-attempts", config.download_attempts.to_string()),
         ("features", "map[]".to_owned()),
         ("default-runtime", "runc".to_owned()),
         ("runtimes", "runc:runc".to_owned()),

@@ -22,6 +22,16 @@ pub(crate) enum ValueError {
     LabelConflict { first: String, second: String },
     #[error("invalid default MTU: {0}")]
     Mtu(i64),
+    #[error("invalid max concurrent downloads: {0}")]
+    Downloads(i64),
+    #[error("invalid max concurrent uploads: {0}")]
+    Uploads(i64),
+    #[error("invalid max download attempts: {0}")]
+    Attempts(i64),
+    #[error("invalid mirror: {reason}")]
+    Mirror { reason: String },
+    #[error("insecure registry {text} {reason}")]
+    Insecure { text: String, reason: &'static str },
     #[error("invalid shutdown timeout: {0}")]
     ShutdownTimeout(i64),
     #[error("default IPC mode setting ({mode}) is invalid; use \"shareable\" or \"private\"")]
@@ -79,7 +89,12 @@ impl Config {
         self.check_numbers()?;
         self.check_modes()?;
         self.check_network()?;
-        for (what, path) in [("data-root", &self.data_root), ("exec-root", &self.exec_root)] {
+        super::registries::check(self)?;
+        for (what, path) in [
+            ("data-root", &self.data_root),
+            ("exec-root", &self.exec_root),
+            ("registry-certs", &self.certs_dir),
+        ] {
             if !Path::new(path).is_absolute() {
                 return Err(ValueError::Relative { what, path: path.clone() });
             }
@@ -162,6 +177,15 @@ impl Config {
     fn check_numbers(&self) -> Result<(), ValueError> {
         if self.shutdown_timeout < -1 {
             return Err(ValueError::ShutdownTimeout(self.shutdown_timeout));
+        }
+        if self.downloads < 0 {
+            return Err(ValueError::Downloads(self.downloads));
+        }
+        if self.uploads < 0 {
+            return Err(ValueError::Uploads(self.uploads));
+        }
+        if self.download_attempts < 0 {
+            return Err(ValueError::Attempts(self.download_attempts));
         }
         if self.mtu < 0 || self.mtu > 65_535 {
             return Err(ValueError::Mtu(self.mtu));

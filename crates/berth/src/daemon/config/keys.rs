@@ -212,11 +212,12 @@ pub(crate) const KEYS: &[Key] = &[
     key("ipv6",                    "ipv6",                    Fixed(Kind::Bool, "false"),        No,  "Enable IPv6 networking (only false)"),
     key("ip6tables",               "ip6tables",               Fixed(Kind::Bool, "false"),        No,  "Enable addition of ip6tables rules (only false)"),
     // Registries.
-    key("max-concurrent-downloads", "max-concurrent-downloads", Refused(Kind::Int), Yes, ""),
-    key("max-concurrent-uploads", "max-concurrent-uploads", Refused(Kind::Int), Yes, ""),
-    key("max-download-attempts", "max-download-attempts", Refused(Kind::Int), Yes, ""),
-    key("insecure-registries",     "insecure-registry",       Refused(Kind::List), Yes, ""),
-    key("registry-mirrors",        "registry-mirror",         Refused(Kind::List), Yes, ""),
+    key("max-concurrent-downloads", "max-concurrent-downloads", Int(|c| &mut c.downloads),       Yes, "Set the max concurrent downloads"),
+    key("max-concurrent-uploads",  "max-concurrent-uploads",  Int(|c| &mut c.uploads),           Yes, "Set the max concurrent uploads"),
+    key("max-download-attempts",   "max-download-attempts",   Int(|c| &mut c.download_attempts), Yes, "Set the max download attempts for each pull"),
+    key("insecure-registries",     "insecure-registry",       List(|c| &mut c.insecure),         Yes, "Registries to use without TLS, or without verifying it (host, host:port, network)"),
+    key("registry-mirrors",        "registry-mirror",         List(|c| &mut c.mirrors),          Yes, "Mirrors of Docker's registry, in the order of trying"),
+    key("",                        "registry-certs",          Text(|c| &mut c.certs_dir),        No,  "Directory of registries' certificates"),
     key("allow-nondistributable-artifacts", "allow-nondistributable-artifacts", Refused(Kind::List), No, ""),
     // Not there yet.
     key("authorization-plugins",   "authorization-plugin",    Refused(Kind::List), Yes, ""),

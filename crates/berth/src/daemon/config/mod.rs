@@ -8,6 +8,7 @@ mod file;
 mod flags;
 mod go_json;
 pub(crate) mod keys;
+mod registries;
 #[cfg(test)]
 mod tests;
 
@@ -16,6 +17,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use berth_engine::EngineConfig;
+use berth_engine::registry::{RegistryConfig, RegistryOptions};
 
 pub(crate) use check::ValueError;
 pub(crate) use file::FileError;
@@ -52,6 +54,12 @@ pub(crate) struct Config {
     pub(crate) labels: Vec<String>,
     pub(crate) live_restore: bool,
     pub(crate) shutdown_timeout: i64,
+    pub(crate) downloads: i64,
+    pub(crate) uploads: i64,
+    pub(crate) download_attempts: i64,
+    pub(crate) insecure: Vec<String>,
+    pub(crate) mirrors: Vec<String>,
+    pub(crate) certs_dir: String,
     pub(crate) experimental: bool,
     pub(crate) log_driver: String,
     pub(crate) log_opts: BTreeMap<String, String>,
@@ -96,6 +104,12 @@ impl Default for Config {
             labels: Vec::new(),
             live_restore: true,
             shutdown_timeout: 15,
+            downloads: 3,
+            uploads: 5,
+            download_attempts: 5,
+            insecure: Vec::new(),
+            mirrors: Vec::new(),
+            certs_dir: "/etc/docker/certs.d".to_owned(),
             experimental: false,
             log_driver: "json-file".to_owned(),
             log_opts: BTreeMap::new(),
@@ -193,7 +207,28 @@ impl Config {
         engine.cgroup_parent.clone_from(&self.cgroup_parent);
         engine.no_new_privileges = self.no_new_privileges;
         engine.plain_tcp = plain_tcp;
+        engine.registry = self.registry();
         engine
+    }
+
+    fn registry(&self) -> RegistryConfig {
+        let standard = RegistryConfig::default();
+        let or = |number: i64, standard| {
+            usize::try_from(number).ok().filter(|n| *n > 0).unwrap_or(standard)
+        };
+        let attempts = u32::try_from(self.download_attempts).ok().filter(|n| *n > 0);
+        let mut limits = standard.limits;
+        limits.attempts = attempts.unwrap_or(limits.attempts);
+        RegistryConfig {
+            options: RegistryOptions {
+                mirrors: self.mirrors.clone(),
+                insecure: self.insecure.clone(),
+                certs_dir: Path::new(&self.certs_dir).to_owned(),
+            },
+            downloads: or(self.downloads, standard.downloads),
+            uploads: or(self.uploads, standard.uploads),
+            limits,
+        }
     }
 
     /// How long a stop waits for containers; `None` for ever.

@@ -1,0 +1,83 @@
+//! The addresses of a registry, in Docker's order.
+
+use std::sync::Arc;
+
+use berth_registry::{Credentials, Endpoint, Purpose, RegistryError, Session};
+
+use super::RegistryConfig;
+use super::error::{RegistryUseError, is_worth_another_address};
+use crate::engine::Engine;
+use crate::error::EngineError;
+
+/// What is left to try of a registry.
+pub(super) struct Addresses {
+    config: RegistryConfig,
+    credentials: Credentials,
+    left: std::vec::IntoIter<Endpoint>,
+    is_mirror: bool,
+    /// One of them answered over TLS; then none is asked without.
+    has_tls: bool,
+    last: Option<EngineError>,
+}
+
+impl Engine {
+    /// The addresses of a registry.
+    pub(super) async fn addresses(
+        &self,
+        domain: &str,
+        purpose: Purpose,
+        credentials: Credentials,
+    ) -> Result<Addresses, EngineError> {
+        let config = self.reloadable().registry;
+        let endpoints = config.options.endpoints(domain, purpose).await;
+        let endpoints = endpoints.map_err(RegistryUseError::Registry)?;
+        let left = endpoints.into_iter();
+        Ok(Addresses { config, credentials, left, is_mirror: false, has_tls: false, last: None })
+    }
+}
+
+impl Addresses {
+    /// The next one that answers.
+    pub(super) async fn next(&mut self) -> Option<Arc<Session>> {
+        loop {
+            let endpoint = self.left.next()?;
+            let is_tls = endpoint.url.scheme() == "https";
+            if !is_tls && self.has_tls {
+                continue;
+            }
+            self.is_mirror = endpoint.is_mirror;
+            // A mirror is not told the password for the registry that it mirrors.
+            let shown =
+                if endpoint.is_mirror { Credentials::default() } else { self.credentials.clone() };
+            let url = endpoint.url.to_string();
+            let limits = self.config.limits.clone();
+            match Session::open(endpoint, &self.config.options.certs_dir, shown, limits).await {
+                Ok(session) => {
+                    self.has_tls |= is_tls;
+                    return Some(Arc::new(session));
+                }
+                Err(error) => {
+                    tracing::info!(url, %error, "no registry there");
+                    self.last = Some(RegistryUseError::Registry(error).into());
+                }
+            }
+        }
+    }
+
+    /// Takes a failure for that of this address alone, or gives it back.
+    pub(super) fn note(&mut self, error: EngineError) -> Result<(), EngineError> {
+        if !is_worth_another_address(&error, self.is_mirror) {
+            return Err(error);
+        }
+        tracing::info!(%error, "trying the registry's next address");
+        self.last = Some(error);
+        Ok(())
+    }
+
+    /// Why none of them did.
+    pub(super) fn failure(self, domain: &str) -> EngineError {
+        let reason = || "it has no address".to_owned();
+        let none = || RegistryError::Address { text: domain.to_owned(), reason: reason() };
+        self.last.unwrap_or_else(|| RegistryUseError::Registry(none()).into())
+    }
+}

@@ -1,0 +1,162 @@
+//! What a push sends, and what it need not.
+
+use std::io::Read as _;
+
+use berth_types::Digest;
+use testkit::http::Reply;
+
+use super::mock::{DOCKER, Image, OCI, Registry, tar};
+use super::{pull, push};
+use crate::kit::{Dirs, Open};
+
+fn tag(open: &Open, from: &str, repo: &str, tag: &str) {
+    open.block_on(open.engine().tag_image(from, repo, tag)).unwrap();
+}
+
+fn ungzip(bytes: &[u8]) -> Vec<u8> {
+    let mut plain = Vec::new();
+    flate2::read::GzDecoder::new(bytes).read_to_end(&mut plain).unwrap();
+    plain
+}
+
+#[test]
+fn root_layers_are_sent_once_and_mounted_elsewhere() {
+    let Some(dirs) = Dirs::new("root_layers_are_sent_once_and_mounted_elsewhere") else { return };
+    let open = dirs.open().unwrap();
+    let source = Registry::new();
+    let image = Image::new(DOCKER, &[b"one", b"two"]);
+    source.put("a", &image);
+    assert_eq!(pull(&open, &source.name("a:1")).failure, None);
+
+    let target = Registry::new();
+    let repo = target.name("x/y");
+    tag(&open, &source.name("a:1"), &repo, "t");
+    let told = push(&open, &repo, "t");
+    assert_eq!(told.failure, None);
+    let [one, two] = [b"one", b"two"].map(|content| Digest::of(&tar(content)));
+    let (_, manifest) = target.manifest("x/y", "t");
+    let text = target.manifest_bytes("x/y", "t");
+    let mut lines = told.lines();
+    let ends = format!("t: digest: {} size: {}", Digest::of(&text), text.len());
+    assert_eq!(lines.remove(0), format!("The push refers to repository [{repo}]"));
+    assert_eq!(lines.pop(), Some(ends));
+    assert_eq!(lines[..2], [two.short(), one.short()].map(|id| format!("{id}: Preparing")));
+    lines[2..].sort();
+    let mut pushed = [one.short(), two.short()].map(|id| format!("{id}: Pushed"));
+    pushed.sort();
+    assert_eq!(lines[2..], pushed);
+    let aux = told.messages.last().unwrap().aux.clone().unwrap();
+    assert_eq!(aux["Digest"], Digest::of(&text).as_str());
+    for (at, content) in [b"one", b"two"].into_iter().enumerate() {
+        let digest = manifest["layers"][at]["digest"].as_str().unwrap();
+        assert!(ungzip(&target.blob("x/y", digest)) == tar(content));
+    }
+    let config = manifest["config"]["digest"].as_str().unwrap();
+    assert_eq!(target.blob("x/y", config), image.config);
+
+    let before = target.server.lines().len();
+    let again = push(&open, &repo, "t");
+    assert_eq!(again.failure, None);
+    assert!(again.lines().contains(&format!("{}: Layer already exists", one.short())));
+    let sent: Vec<_> = target.lines_since(before);
+    assert!(
+        !sent.iter().any(|line| line.starts_with("POST") || line.starts_with("PATCH")),
+        "{sent:?}"
+    );
+
+    let other = target.name("z");
+    tag(&open, &format!("{repo}:t"), &other, "t");
+    let before = target.server.lines().len();
+    let mounted = push(&open, &other, "t");
+    assert_eq!(mounted.failure, None);
+    assert!(mounted.lines().contains(&format!("{}: Mounted from x/y", two.short())));
+    assert_eq!(target.manifest_bytes("z", "t"), text);
+    // Only the configuration is sent.
+    let sent = target.lines_since(before);
+    assert_eq!(sent.iter().filter(|line| line.starts_with("PATCH")).count(), 1, "{sent:?}");
+
+    let shown = open.block_on(open.engine().inspect_image(&format!("{repo}:t"))).unwrap();
+    assert!(shown.repo_digests.contains(&format!("{repo}@{}", Digest::of(&text))));
+}
+
+#[test]
+fn root_an_image_goes_in_the_form_that_it_came_in() {
+    let Some(dirs) = Dirs::new("root_an_image_goes_in_the_form_that_it_came_in") else { return };
+    let open = dirs.open().unwrap();
+    let registry = Registry::new();
+    for media_type in [DOCKER, OCI] {
+        let image = Image::new(media_type, &[media_type.as_bytes()]);
+        registry.put("a", &image);
+        assert_eq!(pull(&open, &registry.name("a:1")).failure, None);
+        tag(&open, &registry.name("a:1"), &registry.name("b"), "1");
+        assert_eq!(push(&open, &registry.name("b"), "1").failure, None);
+        let (sent_as, sent) = registry.manifest("b", "1");
+        assert_eq!(sent_as, media_type);
+        let came: serde_json::Value = serde_json::from_slice(&image.manifest).unwrap();
+        assert_eq!(sent, came);
+    }
+}
+
+#[test]
+fn root_every_tag_is_pushed_when_none_is_named() {
+    let Some(dirs) = Dirs::new("root_every_tag_is_pushed_when_none_is_named") else { return };
+    let open = dirs.open().unwrap();
+    open.import(b"content");
+    let registry = Registry::new();
+    let repo = registry.name("a");
+    for name in ["1", "2"] {
+        tag(&open, "test:latest", &repo, name);
+    }
+    let told = push(&open, &repo, "");
+    assert_eq!(told.failure, None);
+    assert_eq!(registry.manifest_bytes("a", "1"), registry.manifest_bytes("a", "2"));
+}
+
+#[test]
+fn root_failures_of_a_push_are_dockers() {
+    let Some(dirs) = Dirs::new("root_failures_of_a_push_are_dockers") else { return };
+    let open = dirs.open().unwrap();
+    open.import(b"content");
+    let registry = Registry::new();
+    let repo = registry.name("a");
+    tag(&open, "test:latest", &repo, "1");
+    let none = registry.name("none");
+    #[rustfmt::skip]
+    let table = [
+        (&none, "1", format!("An image does not exist locally with the tag: {none}")),
+        (&repo, "9", format!("tag does not exist: {repo}:9")),
+    ];
+    for (name, tag, expected) in table {
+        let told = push(&open, name, tag);
+        assert_eq!(told.failure, Some(expected));
+        assert_eq!(told.lines(), [format!("The push refers to repository [{name}]")]);
+    }
+    registry.set_fault(|request| {
+        let denied =
+            super::mock::error(403, "DENIED", "requested access to the resource is denied");
+        request.path.contains("/uploads/").then_some(denied)
+    });
+    let failure = push(&open, &repo, "1").failure;
+    assert_eq!(failure, Some("denied: requested access to the resource is denied".to_owned()));
+}
+
+#[test]
+fn root_an_upload_that_fails_in_passing_is_begun_again() {
+    let Some(dirs) = Dirs::new("root_an_upload_that_fails_in_passing_is_begun_again") else {
+        return;
+    };
+    let open = dirs.open().unwrap();
+    open.import(b"content");
+    let registry = Registry::new();
+    let repo = registry.name("a");
+    tag(&open, "test:latest", &repo, "1");
+    let failed = std::sync::atomic::AtomicBool::new(false);
+    registry.set_fault(move |request| {
+        let is_first =
+            request.method == "PATCH" && !failed.swap(true, std::sync::atomic::Ordering::Relaxed);
+        is_first.then(|| Reply::new(502, ""))
+    });
+    let told = push(&open, &repo, "1");
+    assert_eq!(told.failure, None);
+    assert!(told.lines().iter().any(|line| line.ends_with("Retrying in 1 second")));
+}
