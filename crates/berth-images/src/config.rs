@@ -303,21 +303,23 @@ impl Platform {
     /// Reads `os`, `architecture` or `os/architecture[/variant]`.
     pub fn parse(text: &str) -> Result<Self, ImageError> {
         let lower = text.to_lowercase();
-        let unknown = || ImageError::Platform { text: text.to_owned() };
+        let bad = |problem| ImageError::Platform { text: text.to_owned(), problem };
+        let unknown = "unknown operating system or architecture";
         let parts: Vec<&str> = lower.split('/').collect();
         let word = |part: &&str| {
             let is_word = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.');
             !part.is_empty() && part.bytes().all(is_word)
         };
         if !parts.iter().all(word) {
-            return Err(unknown());
+            return Err(bad(unknown));
         }
         let (os, architecture, variant) = match parts[..] {
             [os @ ("linux" | "windows" | "darwin" | "freebsd")] => (os, host_architecture(), ""),
             [architecture] if ARCHITECTURES.contains(&architecture) => (OS, architecture, ""),
             [os, architecture] => (os, architecture, ""),
             [os, architecture, variant] => (os, architecture, variant),
-            _ => return Err(unknown()),
+            [_] => return Err(bad(unknown)),
+            _ => return Err(bad("cannot parse platform specifier")),
         };
         let (architecture, variant) = match (architecture, variant) {
             ("x86_64" | "x86-64", _) => ("amd64", ""),

@@ -74,8 +74,8 @@ pub enum ImageError {
     BadPattern(#[from] berth_build::glob::BadPattern),
     #[error("operating system is not supported")]
     ImportOs,
-    #[error("{text:?}: unknown operating system or architecture")]
-    Platform { text: String },
+    #[error("{text:?}: {problem}: invalid argument")]
+    Platform { text: String, problem: &'static str },
     #[error("the tar of layer {chain} has {got} bytes instead of {expected}")]
     TarSize { chain: String, expected: u64, got: u64 },
     #[error(transparent)]

@@ -62,7 +62,14 @@ impl Session {
         let asked = self.ask(Method::GET, url, &scopes, |request| {
             ACCEPTED.iter().fold(request, |request, media_type| request.header(ACCEPT, *media_type))
         });
-        let response = self.expect(asked.await?, &[StatusCode::OK]).await?;
+        let asked = asked.await.map_err(|error| match error {
+            // Docker looks for a tag before it asks for it, and people search for its words.
+            RegistryError::Token { url, cause, .. } if Digest::parse(reference).is_err() => {
+                RegistryError::Token { verb: "Head".to_owned(), url, cause }
+            }
+            other => other,
+        });
+        let response = self.expect(asked?, &[StatusCode::OK]).await?;
         let media_type = header(&response, &CONTENT_TYPE).unwrap_or_default().to_owned();
         let stall = self.limits().stall;
         Ok((media_type, body::whole(response, "a manifest", MAX_MANIFEST, stall).await?))

@@ -56,10 +56,6 @@ async fn show(session: &Session) -> Result<LoggedIn, RegistryError> {
     let response = session.ask(Method::GET, url.clone(), &scopes, |request| request).await?;
     match response.status() {
         StatusCode::OK => Ok(LoggedIn { identity: session.auth().identity().unwrap_or_default() }),
-        StatusCode::UNAUTHORIZED => {
-            let cause = Box::new(body::error(response, session.limits().stall).await);
-            Err(RegistryError::Token { verb: "Get".to_owned(), url: url.to_string(), cause })
-        }
         status => {
             let status = body::spoken(status);
             Err(RegistryError::Login { url: url.to_string(), status })

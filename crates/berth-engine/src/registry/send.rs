@@ -240,6 +240,15 @@ fn compression(media_type: &str) -> Option<&'static str> {
 }
 
 fn registry(error: RegistryError) -> EngineError {
+    let error = match error {
+        // As Docker, which names no address where there is nothing to ask with.
+        RegistryError::Token { cause, .. }
+            if matches!(*cause, RegistryError::NoCredentials | RegistryError::NoToken) =>
+        {
+            *cause
+        }
+        other => other,
+    };
     RegistryUseError::Registry(error).into()
 }
 

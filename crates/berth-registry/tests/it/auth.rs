@@ -147,7 +147,7 @@ async fn logins_are_judged_as_docker_judges_them() {
     let table = [
         (&basic,  password(),             Ok(())),
         (&tokens, password(),             Ok(())),
-        (&basic,  wrong.clone(),          Err(format!("Get \"{}\": unauthorized: authentication required", url(&basic)))),
+        (&basic,  wrong.clone(),          Err(format!("login attempt to {} failed with status: 401 Unauthorized", url(&basic)))),
         (&tokens, wrong,                  Err(format!("Get \"{}\": unauthorized: incorrect username or password", url(&tokens)))),
         (&tokens, stolen,                 Err(format!("Get \"{}\": unauthorized: incorrect username or password", url(&tokens)))),
         (&broken, password(),             Err(format!("login attempt to {} failed with status: 418 I'm a teapot", url(&broken)))),
