@@ -81,6 +81,35 @@ impl ImageStore {
     }
 }
 
+impl ImageStore {
+    /// The layers of an image that a repair found damaged and had nothing to mend with, by their
+    /// place in it.
+    pub fn damaged_layers(&self, config: &ImageConfig) -> Result<Vec<usize>, ImageError> {
+        let mut damaged = Vec::new();
+        for (index, chain) in config.chains().iter().enumerate() {
+            if self.layers.is_damaged(chain)? {
+                damaged.push(index);
+            }
+        }
+        Ok(damaged)
+    }
+
+    /// Fills a damaged layer again with its blob, unless somebody else has meanwhile. Not while an
+    /// image that stands on it is made.
+    pub fn mend_layer(
+        &self,
+        config: &ImageConfig,
+        index: usize,
+        blob: impl Read + Send,
+    ) -> Result<(), ImageError> {
+        let Some(chain) = config.chains().into_iter().nth(index) else { return Ok(()) };
+        if !self.layers.is_damaged(&chain)? {
+            return Ok(());
+        }
+        self.layers.mend_from(&chain, blob).map_err(of_layer)
+    }
+}
+
 impl Pulling {
     /// The layers that must arrive, by their place in the image. A *slot* is a place in this.
     pub fn missing(&self) -> &[usize] {
@@ -98,10 +127,7 @@ impl Pulling {
         let Some(ingest) = &*ingest else {
             return Err(LayerError::NotApplied { slot }.into());
         };
-        let applied = ingest.apply(slot, blob).map_err(|error| match error {
-            LayerError::DiffId { .. } => ImageError::ForeignLayer,
-            error => ImageError::Register(error),
-        })?;
+        let applied = ingest.apply(slot, blob).map_err(of_layer)?;
         self.tars.lock().unwrap_or_else(PoisonError::into_inner)[slot] = applied.tar_bytes;
         Ok(())
     }
@@ -136,5 +162,14 @@ impl Pulling {
             ingest.done();
         }
         Ok(pulled)
+    }
+}
+
+fn of_layer(error: LayerError) -> ImageError {
+    match error {
+        LayerError::DiffId { .. } => ImageError::ForeignLayer,
+        // Removed meanwhile; the caller begins anew.
+        error @ LayerError::Unknown { .. } => error.into(),
+        error => ImageError::Register(error),
     }
 }

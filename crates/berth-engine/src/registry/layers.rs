@@ -31,11 +31,46 @@ pub(super) struct Arriving {
 }
 
 impl Arriving {
-    pub(super) async fn begin(engine: &Engine, config: ImageConfig) -> Result<Self, EngineError> {
-        let images = Arc::clone(engine.images());
+    /// Begins to make an image, once what is there of it is whole.
+    pub(super) async fn begin(
+        engine: &Engine,
+        config: &ImageConfig,
+        blobs: &[Descriptor],
+        source: &Source,
+        tell: &MessageSender,
+    ) -> Result<Self, EngineError> {
+        let mut this = Self { engine: engine.clone(), pulling: None, transfers: Mutex::default() };
+        let mended = this.mend(config, blobs, source, tell).await;
+        this.unless_passing(mended)?;
+        let (images, config) = (Arc::clone(engine.images()), config.clone());
         let pulling = blocking(move || images.begin_pull(config)).await?;
-        let pulling = Some(Arc::new(pulling));
-        Ok(Self { engine: engine.clone(), pulling, transfers: Mutex::default() })
+        this.pulling = Some(Arc::new(pulling));
+        Ok(this)
+    }
+
+    /// Fills layers again that a repair found damaged, each after its parent. Before anything is
+    /// made on top, for most drivers copy what is below.
+    async fn mend(
+        &self,
+        config: &ImageConfig,
+        blobs: &[Descriptor],
+        source: &Source,
+        tell: &MessageSender,
+    ) -> Result<(), EngineError> {
+        let (images, of) = (Arc::clone(self.engine.images()), config.clone());
+        let damaged = blocking(move || images.damaged_layers(&of)).await?;
+        for &index in &damaged {
+            tell.tell(layer(blobs[index].digest.short(), "Pulling fs layer")).await;
+        }
+        for index in damaged {
+            let one = Layer { all: self, blob: &blobs[index], source, tell };
+            let transfer = one.download().await?;
+            tell.tell(layer(one.id(), "Download complete")).await;
+            let (images, config) = (Arc::clone(self.engine.images()), config.clone());
+            one.unpack(&transfer, move |blob| images.mend_layer(&config, index, blob)).await?;
+            tell.tell(layer(one.id(), "Pull complete")).await;
+        }
+        Ok(())
     }
 
     pub(super) fn pulling(&self) -> &Arc<Pulling> {
@@ -58,16 +93,21 @@ impl Arriving {
         // How many slots are unpacked, for drivers that want each layer after its parent.
         let unpacked = watch::Sender::new(0_usize);
         let all = pulling.missing().iter().enumerate().map(|(slot, &index)| {
-            let one = Layer { all: self, blob: &blobs[index], source, tell, slot };
-            one.bring(&unpacked)
+            let one = Layer { all: self, blob: &blobs[index], source, tell };
+            one.bring(slot, &unpacked)
         });
         let fetched = try_join_all(all).await.map(drop);
-        if let Err(error) = &fetched
+        self.unless_passing(fetched)
+    }
+
+    /// Lets go of the files when the same pull cannot do better later.
+    fn unless_passing(&self, result: Result<(), EngineError>) -> Result<(), EngineError> {
+        if let Err(error) = &result
             && !is_passing(error)
         {
             self.done();
         }
-        fetched
+        result
     }
 
     /// The image is recorded, or will never be: the files of its blobs may go.
@@ -108,7 +148,6 @@ struct Layer<'a> {
     blob: &'a Descriptor,
     source: &'a Source,
     tell: &'a MessageSender,
-    slot: usize,
 }
 
 impl Layer<'_> {
@@ -116,18 +155,15 @@ impl Layer<'_> {
         self.blob.digest.short()
     }
 
-    async fn bring(self, unpacked: &watch::Sender<usize>) -> Result<(), EngineError> {
+    async fn bring(self, slot: usize, unpacked: &watch::Sender<usize>) -> Result<(), EngineError> {
         let transfer = self.download().await?;
         self.tell.tell(layer(self.id(), "Download complete")).await;
-        if !self.all.pulling().is_concurrent() {
-            let turn = unpacked.subscribe().wait_for(|done| *done == self.slot).await.map(drop);
+        let pulling = Arc::clone(self.all.pulling());
+        if !pulling.is_concurrent() {
+            let turn = unpacked.subscribe().wait_for(|done| *done == slot).await.map(drop);
             turn.expect("the sender lives as long as this");
         }
-        let registries = self.all.engine.registries();
-        let place = Arc::clone(&registries.unpacking).acquire_owned().await;
-        let place = place.expect("nobody closes it");
-        self.unpack(&transfer).await?;
-        drop(place);
+        self.unpack(&transfer, move |blob| pulling.apply(slot, blob)).await?;
         unpacked.send_modify(|done| *done += 1);
         self.tell.tell(layer(self.id(), "Pull complete")).await;
         Ok(())
@@ -180,14 +216,23 @@ impl Layer<'_> {
         }
     }
 
-    async fn unpack(&self, transfer: &Transfer) -> Result<(), EngineError> {
-        let pulling = Arc::clone(self.all.pulling());
-        let (slot, path) = (self.slot, transfer.path());
+    /// Hands the blob over, no more of them at the same time than is good.
+    async fn unpack(
+        &self,
+        transfer: &Transfer,
+        take: impl FnOnce(Watched) -> Result<(), ImageError> + Send + 'static,
+    ) -> Result<(), EngineError> {
+        let registries = self.all.engine.registries();
+        let place = Arc::clone(&registries.unpacking).acquire_owned().await;
+        let place = place.expect("nobody closes it");
+        let path = transfer.path();
         let (tell, id, total) = (self.tell.clone(), self.id().to_owned(), self.blob.size);
         blocking(move || {
+            // Also when nobody waits for it any more.
+            let _place = place;
             let file = File::open(&path).map_err(EngineError::io("open", &path))?;
             let blob = Watched { file, tell, id, total, read: 0, told: 0 };
-            pulling.apply(slot, blob).map_err(|error| match error {
+            take(blob).map_err(|error| match error {
                 ImageError::ForeignLayer => RegistryUseError::ForeignLayers.into(),
                 error => EngineError::from(error),
             })

@@ -228,7 +228,8 @@ impl Pull<'_> {
         config: &ImageConfig,
         arrived: &Arrived,
     ) -> Result<Pulled, EngineError> {
-        let arriving = Arriving::begin(self.engine, config.clone()).await?;
+        let arriving =
+            Arriving::begin(self.engine, config, &image.layers, source, self.tell).await?;
         if !arriving.pulling().missing().is_empty() || self.known(image).await?.is_none() {
             arriving.fetch(&image.layers, source, self.tell).await?;
         }
@@ -252,7 +253,8 @@ impl Pull<'_> {
         }
         let own = format!("{}/{}", config.os(), config.architecture());
         let text = format!(
-            "WARNING: image with reference {} was found but does not match the specified platform:              wanted {}, actual: {own}",
+            "WARNING: image with reference {} was found but does not match the specified platform: \
+             wanted {}, actual: {own}",
             reference.familiar(),
             self.wanted_platform(),
         );

@@ -7,16 +7,14 @@ use std::path::{Path, PathBuf};
 
 use berth_api::ApiVersion;
 use berth_api::container::CreateRequest;
-use berth_api::image::ProgressMessage;
 use berth_api::options::{ArchivePutOptions, ListOptions, RemoveOptions};
-use berth_engine::images::Messages;
+use berth_engine::Depth;
 use berth_engine::storage::{BackupRequest, Changes, restore_backup};
-use berth_engine::{Depth, EngineError};
 use berth_fs::reserve;
 use berth_types::kind::chain;
 use serde_json::Value;
 
-use crate::kit::{Dirs, Open, put};
+use crate::kit::{Dirs, Open, finish, is_clean, put};
 
 /// Each with the file system that its data root needs.
 const DRIVERS: [(&str, Option<&str>); 5] = [
@@ -104,32 +102,9 @@ fn stream(open: &Open, mut stream: berth_engine::ByteStream) -> Vec<u8> {
     })
 }
 
-/// The last object of an operation's messages, or why it failed.
-fn finish(open: &Open, messages: Result<Messages, EngineError>) -> Result<Value, String> {
-    let mut messages = messages.map_err(|error| chain(&error))?;
-    let all: Vec<ProgressMessage> = open.block_on(async {
-        let mut all = Vec::new();
-        while let Some(message) = messages.recv().await {
-            all.push(message);
-        }
-        all
-    });
-    let last = all.into_iter().next_back().unwrap();
-    match last.error {
-        Some(error) if !error.is_empty() => Err(error),
-        _ => Ok(last.aux.unwrap_or_default()),
-    }
-}
-
 fn backup(open: &Open, dest: &Path, volumes: bool) -> Result<Value, String> {
     let request = BackupRequest { dest: dest.to_owned(), volumes, pause: true };
     finish(open, open.begin(|engine| engine.backup_storage(request)))
-}
-
-fn is_clean(open: &Open) {
-    let checked =
-        finish(open, Ok(open.begin(|engine| engine.check_storage(Depth::Content)))).unwrap();
-    assert_eq!(checked["Checked"]["Findings"], 0, "{checked}");
 }
 
 fn partial(dest: &Path) -> PathBuf {

@@ -6,11 +6,13 @@ use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use berth_engine::images::{Archive, ImportRequest};
+use berth_api::image::ProgressMessage;
+use berth_engine::images::{Archive, ImportRequest, Messages};
 use berth_engine::registry::Limits;
-use berth_engine::{Engine, EngineConfig, EngineError};
+use berth_engine::{Depth, Engine, EngineConfig, EngineError};
 use berth_images::list::ListOptions;
 use berth_types::kind::chain;
+use serde_json::Value;
 
 /// The directories of an engine.
 pub(crate) struct Dirs {
@@ -192,4 +194,31 @@ pub(crate) fn picture(root: &Path) -> BTreeMap<PathBuf, Entry> {
 pub(crate) fn put(path: &Path, content: &[u8]) {
     fs::create_dir_all(path.parent().unwrap()).unwrap();
     std::io::Write::write_all(&mut fs::File::create(path).unwrap(), content).unwrap();
+}
+
+/// How an operation that tells what it does came out: the last message's result, or the failure.
+pub(crate) fn finish(
+    open: &Open,
+    messages: Result<Messages, EngineError>,
+) -> Result<Value, String> {
+    let mut messages = messages.map_err(|error| chain(&error))?;
+    let all: Vec<ProgressMessage> = open.block_on(async {
+        let mut all = Vec::new();
+        while let Some(message) = messages.recv().await {
+            all.push(message);
+        }
+        all
+    });
+    let last = all.into_iter().next_back().unwrap();
+    match last.error {
+        Some(error) if !error.is_empty() => Err(error),
+        _ => Ok(last.aux.unwrap_or_default()),
+    }
+}
+
+/// Everything on record is on the disk, to the byte.
+pub(crate) fn is_clean(open: &Open) {
+    let checked =
+        finish(open, Ok(open.begin(|engine| engine.check_storage(Depth::Content)))).unwrap();
+    assert_eq!(checked["Checked"]["Findings"], 0, "{checked}");
 }

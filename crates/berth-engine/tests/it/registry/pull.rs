@@ -1,16 +1,19 @@
 //! What a pull tells, records and shares.
 
 use std::fs;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use berth_engine::Depth;
 use berth_engine::images::RemoveOptions;
+use berth_engine::storage::Changes;
 use berth_types::Digest;
 use serde_json::json;
 use testkit::http::{Gate, Reply};
 
 use super::mock::{DOCKER, DOCKER_LIST, Image, OCI, Registry, architecture, error};
 use super::{Told, begin_pull, pull, pull_for};
-use crate::kit::{Dirs, Open};
+use crate::kit::{Dirs, Open, finish, is_clean};
 
 fn inspected(open: &Open, name: &str) -> berth_api::image::ImageInspect {
     open.block_on(open.engine().inspect_image(name)).unwrap()
@@ -386,4 +389,50 @@ fn root_a_removal_takes_no_layer_from_a_pull() {
             piece.unwrap();
         }
     });
+}
+
+#[test]
+fn root_a_pull_mends_a_damaged_layer() {
+    for driver in ["overlay2", "vfs"] {
+        let Some(dirs) = Dirs::new("root_a_pull_mends_a_damaged_layer") else { return };
+        let open = dirs.open_on(driver).unwrap();
+        let registry = Registry::new();
+        let image = Image::new(DOCKER, &[b"base", b"top"]);
+        registry.put("a", &image);
+        let name = registry.name("a:1");
+        assert_eq!(pull(&open, &name).failure, None);
+        let own = format!("file-{}", Digest::of(b"base").short());
+        for file in named(&dirs.data_root().join(driver), &own) {
+            crate::kit::put(&file, b"bane");
+        }
+        let repaired = open.begin(|engine| engine.repair_storage(Depth::Content, Changes::Made));
+        assert_ne!(finish(&open, repaired).unwrap()["Repaired"]["Left"], 0, "{driver}");
+
+        let digest = Digest::of(&image.blobs[0]).to_string();
+        let other = Reply::new(200, vec![0; image.blobs[0].len()]);
+        registry.set_fault(move |request| request.path.ends_with(&digest).then(|| other.clone()));
+        let failure = pull(&open, &name).failure.unwrap();
+        assert!(failure.starts_with("filesystem layer verification failed"), "{failure}");
+
+        registry.heal();
+        let told = pull(&open, &name);
+        assert_eq!(told.failure, None, "{driver}");
+        let begun = format!("{}: Pulling fs layer", image.shorts()[0]);
+        assert!(told.lines().contains(&begun), "{driver}: {:?}", told.lines());
+        is_clean(&open);
+        assert_eq!(downloads(&dirs), Vec::<u64>::new());
+        let told = pull(&open, &name);
+        assert_eq!((told.failure.clone(), told.lines().len()), (None, 3), "{:?}", told.lines());
+    }
+}
+
+/// The files of this name below a directory.
+fn named(dir: &Path, name: &str) -> Vec<PathBuf> {
+    let entries = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
+    let below = entries.flat_map(|path| match path {
+        path if path.is_dir() && !path.is_symlink() => named(&path, name),
+        path if path.ends_with(name) => vec![path],
+        _ => Vec::new(),
+    });
+    below.collect()
 }
