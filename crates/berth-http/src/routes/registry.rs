@@ -12,6 +12,9 @@ use crate::error::ApiError;
 use crate::extract::{JsonBody, Name, Params, RegistryAuth};
 use crate::route::Route;
 
+const CHOSEN_PLATFORM: &str =
+    "pushing one platform of an image is not supported by this version of berth";
+
 pub(super) fn routes() -> Vec<Route<Engine>> {
     vec![
         Route::post("/auth", log_in),
@@ -38,13 +41,16 @@ async fn inspect(
 }
 
 /// `POST /images/{name}/push`: 200 once it has begun; the last message is the failure, if there is
-/// one.
+/// one. An image here is of one platform, so there is none to choose.
 async fn push(
     State(engine): State<Engine>,
     Name(image): Name,
     params: Params,
     RegistryAuth(credentials): RegistryAuth,
 ) -> Result<Response, ApiError> {
+    if !params.text("platform").is_empty() {
+        return Err(ApiError::invalid(CHOSEN_PLATFORM));
+    }
     let request = PushRequest { image, tag: params.text("tag").to_owned(), credentials };
     let Started { first, rest } = engine.push_image(request).await?;
     Ok(stream_from(first, rest))

@@ -1,5 +1,6 @@
 //! Pulls and pushes, against registries that do what they are told.
 
+mod ask;
 mod hostile;
 mod mock;
 mod pull;
