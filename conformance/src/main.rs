@@ -13,6 +13,8 @@ mod cuts;
 mod daemon;
 mod docker;
 mod kill;
+mod needs;
+mod registry;
 mod service;
 mod ui;
 mod vm;

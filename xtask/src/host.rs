@@ -40,6 +40,7 @@ pub(crate) const TEST: &[Need] = &[
     Need { proof: "/bin/busybox", package: "busybox-static", why: "the content of test images" },
     Need { proof: "nft", package: "nftables", why: "masquerade on the bridge" },
     Need { proof: "skopeo", package: "skopeo", why: "an independent witness of archives" },
+    Need { proof: "docker-registry", package: "docker-registry", why: "a registry to pull from" },
     Need { proof: "ps", package: "procps", why: "docker top" },
     Need { proof: "attr", package: "attr", why: "extended attributes in archives" },
     Need { proof: "openssl", package: "openssl", why: "certificates for the API over TLS" },

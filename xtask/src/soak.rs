@@ -13,8 +13,8 @@ use crate::{host, run, ui};
 const MINUTES: u64 = 60;
 /// Kills that the harness gets done in a minute, about.
 const KILLS_PER_MINUTE: u64 = 20;
-/// Operations that it kills the daemon in: load, create, start, rm, commit, rmi.
-const OPERATIONS: u64 = 6;
+/// Operations that it kills the daemon in: load, create, start, rm, commit, rmi, pull.
+const OPERATIONS: u64 = 7;
 
 /// Points at which the power of each recorded disk is cut besides, for each minute.
 const CUTS_PER_MINUTE: u64 = 4;

@@ -45,6 +45,22 @@ tty() {
 layers() { tar -xOf "$1" manifest.json | sed 's/.*"Layers":\[\([^]]*\)\].*/\1/; s/[",]/ /g'; }
 # The digest of each layer in an archive of one image.
 digests() { for layer in $(layers "$1"); do tar -xOf "$1" "$layer" | sha256sum | cut -d' ' -f1; done; }
+# Runs a program in the engine's network.
+near() { if [ -n "$netns" ]; then nsenter "$netns" -- "$@"; else "$@"; fi; }
+# Puts the image of an archive into the registry: archive, name.
+publish() {
+  near skopeo --insecure-policy copy -q --dest-tls-verify=false "oci-archive:$assets/$1" "docker://$registry/$2"
+}
+# The digest of an image in the registry, and the id that its configuration gives it.
+digest() { near skopeo inspect --tls-verify=false --format '{{.Digest}}' "docker://$registry/$1"; }
+configuration() {
+  near skopeo inspect --tls-verify=false --config --raw "docker://$registry/$1" | sha256sum | sed 's/\([^ ]*\).*/sha256:\1/'
+}
+# What a pull or a push says, how often: its lines come in any order, and some of them only if it takes long.
+said() {
+  sed 's/^[0-9a-f]\{12\}: /LAYER: /; /: Waiting$/d; /: Verifying Checksum$/d; s/ size: [0-9]*$/ size: N/' |
+    sort | uniq -c
+}
 # An archive's members with mode, owner and size.
 members() { tar --numeric-owner -tvf "$1" | sed 's/ 20[0-9-]* [0-9:]* / /; s/  */ /g' | sort; }
 "#;

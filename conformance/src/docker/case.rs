@@ -12,15 +12,16 @@
 //!
 //! A case begins with its name and words about it: `core` cases run with every storage driver,
 //! `alone` ones while no other runs, because they look at the whole engine, and `cgroup1` ones only
-//! where control groups are of version 1, as they were where the goldens come from. `$` begins a shell line
-//! whose exit code and output are compared, `.` one that prepares and must succeed; two spaces
-//! continue a line. The shell has:
+//! where control groups are of version 1, as they were where the goldens come from. `registry` cases
+//! have two registries in the engine's network. `$` begins a shell line whose exit code and output
+//! are compared, `.` one that prepares and must succeed; two spaces continue a line. The shell has:
 //!
 //! | name | what |
 //! |---|---|
 //! | `$c` | the case's name with `-` for `/`: names of containers, images and volumes begin with it, and are removed in the end |
 //! | `$assets` | a directory of archives and scripts (`archive.rs`) |
 //! | `.` | an empty directory of the case's own |
+//! | `$registry`, `$locked` | the addresses of the registries: one is open, one wants `user` and `secret` |
 
 use std::path::Path;
 
@@ -36,6 +37,8 @@ pub(super) struct Case {
     pub(super) alone: bool,
     /// Needs control groups of version 1.
     pub(super) cgroup1: bool,
+    /// Needs a registry.
+    pub(super) registry: bool,
     pub(super) steps: Vec<Step>,
 }
 
@@ -113,6 +116,7 @@ fn parse_head(head: &str) -> Result<Case> {
             "core" => case.core = true,
             "alone" => case.alone = true,
             "cgroup1" => case.cgroup1 = true,
+            "registry" => case.registry = true,
             _ => bail!("{word:?} says nothing about a case"),
         }
     }
@@ -132,15 +136,15 @@ mod tests {
                 name: "a/b".to_owned(),
                 core: true,
                 alone: false,
-                cgroup1: false,
                 steps: vec![step("one", false), step("two\nthree", true)],
+                ..Case::default()
             },
             Case {
                 name: "c".to_owned(),
                 core: false,
                 alone: true,
-                cgroup1: false,
                 steps: vec![step("four", true)],
+                ..Case::default()
             },
         ];
         assert_eq!(parse(text).unwrap(), expected);

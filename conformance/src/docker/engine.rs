@@ -68,6 +68,11 @@ impl Engine {
         format!("unix://{}", self.socket.display())
     }
 
+    /// The flag of nsenter that leads to its network, if it has one of its own.
+    pub(super) fn namespace_flag(&self) -> Option<String> {
+        self.daemon.as_ref()?.namespace_flag()
+    }
+
     /// The docker CLI, pointed at this engine.
     pub(super) fn docker(&self) -> Command {
         let mut command = Command::new("docker");

@@ -18,6 +18,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
 
+use crate::needs::on_path;
 use crate::ui;
 use compare::{Goldens, Verdict};
 use engine::Engine;
@@ -59,10 +60,18 @@ fn home() -> PathBuf {
     }
 }
 
-/// The cases that this machine can run, and the others.
-fn runnable<'a>(cases: &[&'a case::Case]) -> (Vec<&'a case::Case>, Vec<&'a case::Case>) {
+/// What this machine lacks for a case.
+fn lacks(case: &case::Case) -> Option<&'static str> {
     let cgroup1 = Path::new("/sys/fs/cgroup/memory").metadata().is_ok();
-    cases.iter().copied().partition(|case| cgroup1 || !case.cgroup1)
+    let needs = [
+        (case.cgroup1 && !cgroup1, "needs control groups of version 1"),
+        (
+            case.registry && !on_path("docker-registry"),
+            "needs docker-registry (Debian: docker-registry)",
+        ),
+        (case.registry && !on_path("skopeo"), "needs skopeo (Debian: skopeo)"),
+    ];
+    needs.into_iter().find_map(|(is_missing, need)| is_missing.then_some(need))
 }
 
 /// What this machine lacks for the cases to run at all.
@@ -82,11 +91,6 @@ fn missing_need() -> Option<&'static str> {
         let static_busybox = Path::new(archive::BUSYBOX).metadata().is_ok();
         (!static_busybox).then_some("needs /bin/busybox (Debian: busybox-static)")
     })
-}
-
-fn on_path(program: &str) -> bool {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    std::env::split_paths(&path).any(|dir| dir.join(program).metadata().is_ok())
 }
 
 /// One run of cases: all over the driver that berth chooses, the core over each other one.
@@ -133,15 +137,18 @@ fn compare_all(options: &Options, cases: &[&case::Case], goldens: &Goldens) -> R
         ui::line("skipped docker: needs goldens recorded through this docker CLI (--record)");
         return Ok(());
     }
-    let (here, skipped) = runnable(cases);
-    for case in skipped {
-        ui::line(&format!("skipped {}: needs control groups of version 1", case.name));
+    let mut here = Vec::new();
+    for &case in cases {
+        match lacks(case) {
+            None => here.push(case),
+            Some(need) => ui::line(&format!("skipped {}: {need}", case.name)),
+        }
     }
     if let Some(live) = &live {
         let version = live.version()?;
         ui::detail(&format!("comparing with {} {}, live", version.name, version.number));
         answers.replace(|answers| {
-            Runner::new(live, options.jobs)?.run(cases, &mut |case, transcript| {
+            Runner::new(live, options.jobs)?.run(&here, &mut |case, transcript| {
                 answers.insert(case.name.clone(), transcript);
                 Ok(())
             })

@@ -12,6 +12,7 @@ use super::archive;
 use super::case::Case;
 use super::engine::{Engine, output};
 use super::normalise::Normaliser;
+use crate::registry::{LOCKED, OPEN, Registries};
 
 /// How long a step may take, in seconds.
 const STEP: &str = "30";
@@ -45,6 +46,12 @@ impl<'a> Runner<'a> {
 
     /// Runs the cases, those that look at the whole engine first and one by one.
     pub(super) fn run(&self, cases: &[&Case], take: Take<'_>) -> Result<()> {
+        let namespace = self.engine.namespace_flag();
+        let _registries = cases
+            .iter()
+            .any(|case| case.registry)
+            .then(|| Registries::start(namespace.as_deref()))
+            .transpose()?;
         for case in cases.iter().filter(|case| case.alone) {
             take(case, self.transcript(case)?)?;
         }
@@ -129,6 +136,9 @@ impl<'a> Runner<'a> {
             .env("TZ", "UTC")
             .env("TERM", "dumb")
             .env("c", case.prefix())
+            .env("netns", self.engine.namespace_flag().unwrap_or_default())
+            .env("registry", OPEN)
+            .env("locked", LOCKED)
             .env("assets", self.assets.path());
         command
     }
@@ -152,7 +162,7 @@ impl<'a> Runner<'a> {
                 " | xargs -r docker volume rm >/dev/null; ",
             ]);
         }
-        if case.alone || says(&["load", "import", "commit", "docker tag"]) {
+        if case.alone || says(&["load", "import", "commit", "docker tag", "pull"]) {
             // By name first: an image with several names is not removed by its id.
             let names = "--format '{{.Repository}}:{{.Tag}}'";
             let keep = BASE_IMAGES.join("\\|");

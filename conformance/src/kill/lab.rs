@@ -10,6 +10,7 @@ use super::fixture::{self, CONTENT, Image};
 use super::random::Random;
 use crate::client::{Client, Request, unframe};
 use crate::daemon::BerthDaemon;
+use crate::registry::{self, Registries};
 
 /// How long something that must happen may take.
 pub(super) const PATIENCE: Duration = Duration::from_secs(10);
@@ -21,6 +22,8 @@ const COUNTER: &str = "i=0; while :; do i=$((i+1)); echo $i; usleep 20000; done"
 /// An engine and what lives in it all the time.
 #[derive(Debug)]
 pub(super) struct Lab {
+    /// Started by the first trial that needs it.
+    registries: Option<Registries>,
     pub(super) daemon: BerthDaemon,
     pub(super) api: Client,
     pub(super) random: Random,
@@ -84,6 +87,7 @@ impl Lab {
         ensure!(run_to_end(&api, &keeper)? == 5, "the keeper did not end with 5");
         let image_inspect = api.get("/images/kept:1/json")?;
         let mut lab = Self {
+            registries: None,
             keeper: (api.get(&format!("/containers/{keeper}/json"))?, fixture::sha256(&content)),
             daemon,
             api,
@@ -98,6 +102,15 @@ impl Lab {
         };
         lab.check()?;
         Ok(lab)
+    }
+
+    /// The address of a registry beside the engine.
+    pub(super) fn registry(&mut self) -> Result<&'static str> {
+        if self.registries.is_none() {
+            let flag = self.daemon.namespace_flag();
+            self.registries = Some(Registries::start(flag.as_deref())?);
+        }
+        Ok(registry::OPEN)
     }
 
     /// Starts the daemon again after it was killed. `steps` is where it notes named steps, and how

@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use super::fixture::{self, Image};
 use super::lab::{self, Lab};
 use crate::client::Request;
+use crate::needs::on_path;
 
 /// What the daemon is killed in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -20,11 +21,18 @@ pub(super) enum Op {
     Rm,
     Commit,
     Rmi,
+    Pull,
 }
 
 impl Op {
-    pub(super) const ALL: [Self; 6] =
-        [Self::Load, Self::Create, Self::Start, Self::Rm, Self::Commit, Self::Rmi];
+    pub(super) const ALL: [Self; 7] =
+        [Self::Load, Self::Create, Self::Start, Self::Rm, Self::Commit, Self::Rmi, Self::Pull];
+
+    /// What this machine lacks for it.
+    pub(super) fn lacks(self) -> Option<&'static str> {
+        let is_missing = self == Self::Pull && !on_path("docker-registry");
+        is_missing.then_some("docker-registry")
+    }
 
     pub(super) fn name(self) -> &'static str {
         match self {
@@ -34,6 +42,7 @@ impl Op {
             Self::Rm => "rm",
             Self::Commit => "commit",
             Self::Rmi => "rmi",
+            Self::Pull => "pull",
         }
     }
 }
@@ -54,6 +63,7 @@ enum Subject {
     Rm { id: String, before: Value, content: String, was_running: bool },
     Commit { id: String, name: String, content: String, is_running: bool },
     Rmi { image: Image },
+    Pull { image: Image, again: Request },
 }
 
 /// What is done in the containers of trials.
@@ -70,6 +80,7 @@ impl Trial {
             Op::Rm => rm(lab, &name, number),
             Op::Commit => commit(lab, &name, number),
             Op::Rmi => rmi(lab, &name, number),
+            Op::Pull => pull(lab, &name),
         }
     }
 
@@ -88,6 +99,7 @@ impl Trial {
                 settle_commit(lab, id, name, content, *is_running, acknowledged)
             }
             Subject::Rmi { image } => settle_rmi(lab, image, acknowledged),
+            Subject::Pull { image, again } => settle_pull(lab, image, again, acknowledged),
         }
     }
 }
@@ -313,4 +325,41 @@ fn settle_rmi(lab: &Lab, image: &Image, acknowledged: bool) -> Result<()> {
         lab.api.delete(&format!("/images/{name}"))?;
     }
     Ok(())
+}
+
+fn pull(lab: &mut Lab, name: &str) -> Result<Trial> {
+    let repository = format!("{}/{name}", lab.registry()?);
+    let name = format!("{repository}:1");
+    let image = lab.image.sibling(&name, 4, 512 << 10, &mut lab.random)?;
+    lab::load(&lab.api, std::slice::from_ref(&image))?;
+    lab.api.post(&format!("/images/{repository}/push?tag=1"), Value::Null)?;
+    remove_pulled(lab, &image)?;
+    let path = format!("/images/create?fromImage={repository}&tag=1");
+    let (request, again) = (Request::post(&*path, Value::Null), Request::post(&*path, Value::Null));
+    let image = image.without_bytes();
+    Ok(Trial { request, subject: Subject::Pull { image, again } })
+}
+
+/// Whatever came of it: the same pull succeeds, and leaves nothing but the image.
+fn settle_pull(lab: &Lab, image: &Image, again: &Request, acknowledged: bool) -> Result<()> {
+    let named = lab.api.find(&format!("/images/{}/json", image.names[0]))?;
+    let by_id = lab.api.find(&format!("/images/{}/json", image.id))?;
+    ensure!(named.is_some() == by_id.is_some(), "{} has an id or a name only", image.names[0]);
+    ensure!(named.is_some() || !acknowledged, "pulled, but not there");
+    if named.is_some() {
+        lab::check_image(&lab.api, image)?;
+    }
+    lab.api.expect(again).context("pulled again")?;
+    lab::check_image(&lab.api, image)?;
+    let checked = lab.api.post("/berth/storage/check?deep=1", Value::Null)?.text();
+    ensure!(checked.contains("\"Findings\":0"), "a check says {checked}");
+    let downloads = lab.daemon.data_root().join("downloads");
+    let left = std::fs::read_dir(&downloads)?.count();
+    ensure!(left == 0, "{left} files in {}", downloads.display());
+    remove_pulled(lab, image)
+}
+
+/// By its id: it has the name that it was pulled by, and that with its digest.
+fn remove_pulled(lab: &Lab, image: &Image) -> Result<()> {
+    lab.api.delete(&format!("/images/{}?force=1", image.id)).map(drop)
 }
