@@ -43,8 +43,9 @@ const MAX_TRAILING: u64 = 64 << 20;
 ///
 /// After [`next_entry`](Self::next_entry) the entry's stored data is read with
 /// [`fill`](Self::fill) and [`consume`](Self::consume), without being copied. An archive that
-/// ends inside an entry or its padding is an error; one that ends between two entries without an
-/// end mark is accepted, as Go's reader does.
+/// ends inside an entry is an error; one that ends between two entries without an end mark, or in
+/// the padding of its last entry, is accepted, as Go's reader does: Docker's CLI sends such ones
+/// (`build -f -`).
 #[derive(Debug)]
 pub struct Reader<R> {
     input: R,
@@ -55,6 +56,13 @@ pub struct Reader<R> {
     padding: usize,
     entry: Entry,
     done: bool,
+}
+
+/// Whether the padding behind an entry's data was there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Padding {
+    Whole,
+    Cut,
 }
 
 /// What extended headers before an entry said.
@@ -128,7 +136,10 @@ impl<R: BufRead> Reader<R> {
             let count = self.fill()?.len();
             self.consume(count);
         }
-        self.skip_padding()?;
+        if self.skip_padding()? == Padding::Cut {
+            self.done = true;
+            return Ok(None);
+        }
         let mut pending = Pending::default();
         for _ in 0..=MAX_HELPERS {
             let start = self.offset;
@@ -223,10 +234,11 @@ impl<R: BufRead> Reader<R> {
         if self.read_up_to(out)? == out.len() { Ok(()) } else { Err(self.cut()) }
     }
 
-    fn skip_padding(&mut self) -> Result<(), TarError> {
+    fn skip_padding(&mut self) -> Result<Padding, TarError> {
         let mut block = [0; BLOCK];
         let count = std::mem::take(&mut self.padding);
-        self.read_exact(&mut block[..count])
+        let is_whole = self.read_up_to(&mut block[..count])? == count;
+        Ok(if is_whole { Padding::Whole } else { Padding::Cut })
     }
 
     /// The next header block; `None` at the end.
@@ -288,7 +300,9 @@ impl<R: BufRead> Reader<R> {
         let mut content = vec![0; usize::try_from(size).unwrap_or(0)];
         self.read_exact(&mut content)?;
         self.padding = padding_of(size);
-        self.skip_padding()?;
+        if self.skip_padding()? == Padding::Cut {
+            return Err(self.cut());
+        }
         Ok(content)
     }
 
