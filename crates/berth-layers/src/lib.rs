@@ -23,6 +23,7 @@
 mod activations;
 mod backup;
 pub mod check;
+mod draft;
 mod error;
 mod files;
 mod ingest;
@@ -36,6 +37,7 @@ mod tar_stream;
 
 pub use backup::Hold;
 pub use berth_fs::changes::{Change, ChangeKind};
+pub use draft::Draft;
 pub use error::LayerError;
 pub use ingest::{Applied, Ingest, NewLayer, Parent};
 pub use record::SCHEMA;

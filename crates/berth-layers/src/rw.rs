@@ -218,12 +218,21 @@ impl LayerStore {
         reach: Reach<'_>,
     ) -> Result<(Ingest, Applied), LayerError> {
         let rw = self.own_rw(container)?;
-        let parent = rw.parent.clone().map_or(Parent::None, Parent::Existing);
+        self.commit_packed(op, rw.parent.clone(), |out| self.pack(&rw, reach, out))
+    }
+
+    /// Makes a new image layer on `parent` of what `pack` writes.
+    pub(crate) fn commit_packed(
+        &self,
+        op: &'static str,
+        parent: Option<ChainId>,
+        pack: impl FnOnce(io::BufWriter<io::PipeWriter>) -> Result<(), LayerError> + Send,
+    ) -> Result<(Ingest, Applied), LayerError> {
+        let parent = parent.map_or(Parent::None, Parent::Existing);
         let ingest = self.begin(op, vec![NewLayer { parent, expected: None }])?;
         let (reader, writer) = io::pipe().map_err(io_at("open", "a pipe"))?;
         let (applied, packed) = std::thread::scope(|scope| {
-            let packing = scope
-                .spawn(|| self.pack(&rw, reach, io::BufWriter::with_capacity(1 << 16, writer)));
+            let packing = scope.spawn(|| pack(io::BufWriter::with_capacity(1 << 16, writer)));
             let applied = ingest.apply(0, reader);
             let packed = packing.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
             (applied, packed)
@@ -355,7 +364,7 @@ fn pack_upper<W: Write>(
     Ok(())
 }
 
-fn open_root(path: impl AsRef<Path>) -> Result<Root, LayerError> {
+pub(crate) fn open_root(path: impl AsRef<Path>) -> Result<Root, LayerError> {
     let path: PathBuf = path.as_ref().to_owned();
     Root::open(&path).map_err(io_at("open", path))
 }

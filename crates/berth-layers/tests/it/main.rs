@@ -7,6 +7,8 @@ mod container;
 #[cfg(test)]
 mod crash;
 #[cfg(test)]
+mod draft;
+#[cfg(test)]
 mod fixture;
 #[cfg(test)]
 mod full;
