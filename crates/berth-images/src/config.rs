@@ -196,6 +196,39 @@ impl ImageConfig {
     }
 }
 
+impl ImageConfig {
+    /// The configuration with one layer instead of all those above `base`'s: `diff`, if there is
+    /// one. The history keeps the steps, and its last line is `comment`.
+    pub fn squashed(
+        &self,
+        base: Option<&Self>,
+        diff: Option<&DiffId>,
+        comment: &str,
+        created: Timestamp,
+    ) -> Result<Self, ImageError> {
+        let created = created.to_string();
+        let own = diff.filter(|diff| **diff != DiffId::empty());
+        let mut diffs = base.map_or_else(Vec::new, |base| base.diff_ids().to_vec());
+        diffs.extend(own.cloned());
+        let mut history = self.history().to_vec();
+        let kept = base.map_or(0, |base| base.history().len());
+        for step in history.iter_mut().skip(kept) {
+            step.empty_layer = true;
+        }
+        history.push(History {
+            created: Some(created.clone()),
+            comment: comment.to_owned(),
+            empty_layer: own.is_none(),
+            ..History::default()
+        });
+        let mut json = Keys::parse(&self.raw)?;
+        json.put("created", &created)?;
+        json.put("history", &history)?;
+        json.put("rootfs", &NewRootFs { kind: "layers", diff_ids: &diffs })?;
+        Self::parse(json.write()?)
+    }
+}
+
 /// The only operating system whose images run here.
 pub const OS: &str = "linux";
 

@@ -269,6 +269,26 @@ impl ImageStore {
         self.db.read(|conn| children(self.at(conn), id))
     }
 
+    /// The images that were made of this one here; without one, those that were made here of none.
+    pub fn made_of(&self, parent: Option<&ImageId>) -> Result<Vec<Image>, ImageError> {
+        self.db.read(|conn| {
+            let at = self.at(conn);
+            let columns = at
+                .prepare_cached(&format!(
+                    "SELECT {COLUMNS} FROM images \
+                     WHERE driver = ?1 AND parent IS ?2 AND (?2 IS NOT NULL OR built_locally)"
+                ))?
+                .query_map(params![at.driver, parent.map(ImageId::as_str)], Columns::read)?
+                .collect::<Result<Vec<_>, _>>()?;
+            columns.into_iter().map(Columns::image).collect()
+        })
+    }
+
+    /// Notes that an image that came from elsewhere was made of this one.
+    pub fn adopt(&self, id: &ImageId, parent: &ImageId) -> Result<(), ImageError> {
+        self.db.write(|tx| set_parent(self.at(tx), id, parent))
+    }
+
     /// What a container of this image shows as its image: the name it was asked for while
     /// that still points at the image, else the id.
     pub fn display_name(&self, asked: &str, id: &ImageId) -> Result<String, ImageError> {
