@@ -136,8 +136,7 @@ pub fn shell(config: &ContainerConfig) -> Vec<String> {
 /// The words of a command: a JSON array stands for itself, other text is a line for the shell.
 pub fn command(config: &ContainerConfig, line: &CommandLine) -> StrSlice {
     if !line.by_shell {
-        let is_empty = line.words.is_empty();
-        return if is_empty { StrSlice::default() } else { line.words.clone().into() };
+        return line.words.clone().into();
     }
     let mut words = shell(config);
     words.extend(line.words.iter().cloned());

@@ -14,8 +14,8 @@ const BUILTIN: &[&str] = &[
 /// The arguments as they are at one point of a Dockerfile.
 #[derive(Debug, Clone, Default)]
 pub struct BuildArgs {
-    /// `--build-arg`.
-    given: BTreeMap<String, String>,
+    /// `--build-arg`; one without a value stands for nothing.
+    given: BTreeMap<String, Option<String>>,
     /// Declared before the first `FROM`.
     meta: BTreeMap<String, Option<String>>,
     /// Declared in this stage so far.
@@ -26,7 +26,7 @@ pub struct BuildArgs {
 
 impl BuildArgs {
     /// Begins with what `--build-arg` says.
-    pub fn new(given: BTreeMap<String, String>) -> Self {
+    pub fn new(given: BTreeMap<String, Option<String>>) -> Self {
         Self { given, ..Self::default() }
     }
 
@@ -42,8 +42,8 @@ impl BuildArgs {
         self.stage.insert(pair.key.clone(), pair.value.clone());
     }
 
-    /// Forgets the declarations of the stage that ends.
-    pub fn end_stage(&mut self) {
+    /// Forgets what was declared: a stage begins.
+    pub fn begin_stage(&mut self) {
         self.stage.clear();
     }
 
@@ -90,7 +90,8 @@ impl BuildArgs {
             .filter_map(|name| {
                 let default = || declared.get(name).and_then(Option::as_ref);
                 let meta = || self.meta.get(name).and_then(Option::as_ref);
-                let value = self.given.get(name).or_else(default).or_else(meta)?;
+                let given = self.given.get(name).and_then(Option::as_ref);
+                let value = given.or_else(default).or_else(meta)?;
                 Some(format!("{name}={value}"))
             })
             .collect()
@@ -114,14 +115,15 @@ mod tests {
 
     #[test]
     fn values_come_from_the_command_line_then_from_declarations() {
-        let given = [("a", "given"), ("HTTP_PROXY", "p"), ("unused", "u")];
-        let given = given.map(|(key, value)| (key.to_owned(), value.to_owned()));
+        let given =
+            [("a", Some("given")), ("HTTP_PROXY", Some("p")), ("unused", None), ("n", None)];
+        let given = given.map(|(key, value)| (key.to_owned(), value.map(str::to_owned)));
         let mut args = BuildArgs::new(BTreeMap::from(given));
         args.declare_meta(&pair("m=meta"));
         args.declare_meta(&pair("n=meta"));
         args.declare_meta(&pair("a=meta"));
         assert_eq!(args.of_from(), ["a=given", "m=meta", "n=meta", "HTTP_PROXY=p"]);
-        args.end_stage();
+        args.begin_stage();
         args.declare(&pair("m"));
         args.declare(&pair("n=own"));
         args.declare(&pair("e=hidden"));

@@ -31,7 +31,7 @@ fn instructions_change_the_configuration_as_docker_does() {
         (json!({}), "CMD [\"a\", \"b c\"]",   json!({"Cmd": ["a", "b c"]}), r#"CMD ["a" "b c"]"#),
         (json!({}), "CMD x  y",               json!({"Cmd": ["/bin/sh", "-c", "x  y"]}), r#"CMD ["/bin/sh" "-c" "x  y"]"#),
         (json!({}), "CMD",                    json!({"Cmd": ["/bin/sh", "-c"]}), r#"CMD ["/bin/sh" "-c"]"#),
-        (json!({"Cmd": ["x"]}), "CMD []",     json!({}), "CMD []"),
+        (json!({"Cmd": ["x"]}), "CMD []",     json!({"Cmd": []}), "CMD []"),
         (json!({"Shell": ["/ash"]}), "CMD x", json!({"Shell": ["/ash"], "Cmd": ["/ash", "x"]}), r#"CMD ["/ash" "x"]"#),
         (json!({"Cmd": ["x"]}), "ENTRYPOINT [\"e\"]", json!({"Entrypoint": ["e"]}), r#"ENTRYPOINT ["e"]"#),
         (json!({}), "CMD [\"c\"]\nENTRYPOINT [\"e\"]", json!({"Cmd": ["c"], "Entrypoint": ["e"]}), r#"ENTRYPOINT ["e"]"#),
