@@ -14,6 +14,7 @@ use berth_runtime::{selftest, shim};
 use berth_volumes::VolumeStore;
 
 use crate::blocking::blocking;
+use crate::build::Builds;
 use crate::config::{EngineConfig, Reloadable};
 use crate::containers::{Containers, restore};
 use crate::data_root::DataRoot;
@@ -48,6 +49,7 @@ struct Inner {
     networks: Arc<Networks>,
     registries: Registries,
     containers: Containers,
+    builds: Builds,
     events: Events,
     host: berth_runtime::Host,
     prunes: Prunes,
@@ -93,6 +95,7 @@ impl Engine {
                 networks: stores.networks,
                 registries: stores.registries,
                 containers: Containers::default(),
+                builds: Builds::default(),
                 events: Events::default(),
                 host: stores.host,
                 prunes: Prunes::default(),
@@ -102,6 +105,7 @@ impl Engine {
             }),
         };
         restore::run(&engine).await?;
+        engine.end_interrupted_builds();
         engine.start_self_test();
         engine.start_storage_check();
         Ok(engine)
@@ -196,6 +200,10 @@ impl Engine {
 
     pub(crate) fn containers(&self) -> &Containers {
         &self.inner.containers
+    }
+
+    pub(crate) fn builds(&self) -> &Builds {
+        &self.inner.builds
     }
 
     pub(crate) fn host(&self) -> &berth_runtime::Host {

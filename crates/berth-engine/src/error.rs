@@ -32,6 +32,8 @@ pub enum EngineError {
     #[error(transparent)]
     Driver(#[from] berth_storage::SelectError),
     #[error(transparent)]
+    Build(#[from] crate::build::BuildError),
+    #[error(transparent)]
     Filter(#[from] berth_api::filters::FilterError),
     #[error(transparent)]
     Registry(Box<crate::registry::RegistryUseError>),
@@ -97,6 +99,7 @@ impl Classify for EngineError {
             Self::Runtime(error) => error.kind(),
             Self::Log(error) => error.kind(),
             Self::Db(error) => error.kind(),
+            Self::Build(error) => error.kind(),
             Self::Filter(error) => error.kind(),
             Self::Driver(error) => error.kind(),
             Self::Registry(error) => error.kind(),

@@ -10,6 +10,7 @@
 #![forbid(unsafe_code)]
 
 mod blocking;
+pub mod build;
 pub mod config;
 pub mod containers;
 pub mod data_root;

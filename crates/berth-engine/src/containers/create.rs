@@ -21,6 +21,15 @@ use crate::blocking::blocking;
 use crate::engine::Engine;
 use crate::error::{ContainerError, EngineError};
 
+/// What a container is made for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    /// Whatever its maker wants.
+    Use,
+    /// A step of a build, at whose end it goes.
+    Build,
+}
+
 impl Engine {
     /// Creates a container: its record, its layer, its volumes. Nothing runs yet.
     pub async fn create_container(
@@ -30,33 +39,56 @@ impl Engine {
         request: CreateRequest,
         version: ApiVersion,
     ) -> Result<CreateResponse, EngineError> {
+        self.create_named(name, platform, request, version, Purpose::Use).await
+    }
+
+    /// Creates a container for the engine itself, its name made up.
+    pub(crate) async fn create_for(
+        &self,
+        purpose: Purpose,
+        request: CreateRequest,
+    ) -> Result<CreateResponse, EngineError> {
+        self.create_named(None, None, request, ApiVersion::MAX, purpose).await
+    }
+
+    async fn create_named(
+        &self,
+        name: Option<String>,
+        platform: Option<String>,
+        request: CreateRequest,
+        version: ApiVersion,
+        purpose: Purpose,
+    ) -> Result<CreateResponse, EngineError> {
         let id = ContainerId::random();
         let name = match name.as_deref() {
             Some(given) if !given.is_empty() => names::check(given)?.to_owned(),
             _ => names::generate(self.registry()),
         };
         self.registry().reserve(&name, &id)?;
-        let made = self.create_reserved(id, name.clone(), platform, request, version).await;
+        let engine = self.clone();
+        let plan = {
+            let name = name.clone();
+            blocking(move || {
+                let mut plan =
+                    Plan::make(&engine, id, name, platform.as_deref(), request, version)?;
+                plan.record.of_build = purpose == Purpose::Build;
+                Ok::<_, EngineError>(plan)
+            })
+            .await
+        };
+        let made = match plan {
+            Ok(plan) => self.create_planned(plan).await,
+            Err(error) => Err(error),
+        };
         if made.is_err() {
             self.registry().release(&name);
         }
         made
     }
 
-    async fn create_reserved(
-        &self,
-        id: ContainerId,
-        name: String,
-        platform: Option<String>,
-        request: CreateRequest,
-        version: ApiVersion,
-    ) -> Result<CreateResponse, EngineError> {
+    async fn create_planned(&self, plan: Plan) -> Result<CreateResponse, EngineError> {
         let engine = self.clone();
-        let (container, volumes, warnings) = blocking(move || {
-            let plan = Plan::make(&engine, id, name, platform.as_deref(), request, version)?;
-            engine.carry_out(plan)
-        })
-        .await?;
+        let (container, volumes, warnings) = blocking(move || engine.carry_out(plan)).await?;
         for (volume, is_new) in &volumes {
             if *is_new {
                 let driver = [("driver", volume.driver.as_str())];
@@ -234,6 +266,7 @@ impl Plan {
             mounts,
             network,
             log_path,
+            of_build: false,
         };
         let parent = image.as_ref().and_then(top_chain);
         Ok(Self { record, new_volumes, parent, layer, warnings })

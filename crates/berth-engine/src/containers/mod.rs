@@ -3,6 +3,7 @@
 mod accounts;
 mod archive;
 mod attach;
+mod builds;
 mod changes;
 mod commit;
 mod create;
@@ -43,6 +44,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::AtomicBool;
 
 pub use attach::{AttachStream, Attachment};
+pub(crate) use create::Purpose;
 pub use exec::ExecStream;
 pub use record::{Record, SCHEMA};
 pub use registry::{Container, Ends, Live, Registry};

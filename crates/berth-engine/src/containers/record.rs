@@ -67,6 +67,9 @@ pub struct Record {
     pub network: berth_networks::Requested,
     /// Where its log file is; empty when it has none.
     pub log_path: PathBuf,
+    /// Whether it belongs to a step of a build that is under way, and goes with it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub of_build: bool,
 }
 
 impl Record {

@@ -27,7 +27,7 @@ use crate::engine::Engine;
 
 impl Engine {
     /// Publishes an event of an image, with the labels that its configuration has.
-    fn publish_image(&self, action: &str, id: &ImageId, name: &str) {
+    pub(crate) fn publish_image(&self, action: &str, id: &ImageId, name: &str) {
         let labels = match self.images().get(id) {
             Ok(image) => image.and_then(|image| image.config.labels().cloned()),
             Err(error) => {

@@ -9,13 +9,11 @@ use berth_api::image::{
     HistoryItem, ImageConfig, ImageDeleteItem, ImageInspect, ImagePruneReport, ImageSummary,
     ProgressMessage,
 };
-use berth_api::json::List;
 use berth_engine::images::{ImportRequest, ListOptions, LoadOptions, RemoveOptions};
 use berth_engine::{Engine, EngineError};
 use berth_types::Timestamp;
 use bytes::Bytes;
 use hyper::StatusCode;
-use serde::Serialize;
 use tokio::sync::mpsc;
 
 use crate::answer::{JSON, Json, TAR, stream_response};
@@ -42,7 +40,6 @@ pub(crate) fn routes() -> Vec<Route<Engine>> {
         Route::get("/images/{name}/history", history),
         Route::post("/images/{name}/tag", tag),
         Route::delete("/images/{name}", remove),
-        Route::post("/build/prune", prune_build_cache),
     ]
 }
 
@@ -188,19 +185,6 @@ async fn remove(
 ) -> Result<Json<Vec<ImageDeleteItem>>, ApiError> {
     let options = RemoveOptions { force: params.flag("force"), no_prune: params.flag("noprune") };
     Ok(Json(engine.remove_image(&name, options).await?))
-}
-
-/// `POST /build/prune`: there is no build cache, so there is nothing in it.
-async fn prune_build_cache(State(engine): State<Engine>) -> Json<BuildPruneReport> {
-    engine.prune_build_cache();
-    Json(BuildPruneReport::default())
-}
-
-#[derive(Serialize, Default)]
-#[serde(rename_all = "PascalCase")]
-struct BuildPruneReport {
-    caches_deleted: List<String>,
-    space_reclaimed: u64,
 }
 
 /// Messages, each on a line of its own. The headers wait for the first, as in Docker, so that a

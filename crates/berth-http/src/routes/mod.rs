@@ -1,5 +1,6 @@
 //! The one list of routes: all of API 1.51, built or not, and berth's own below `/berth/`.
 
+mod build;
 mod containers;
 mod exec;
 mod images;
@@ -27,6 +28,7 @@ pub(crate) fn all() -> Vec<Route<Engine>> {
     routes.extend(exec::routes());
     routes.extend(images::routes());
     routes.extend(registry::routes());
+    routes.extend(build::routes());
     routes.extend(volumes::routes());
     routes.extend(networks::routes());
     routes.extend(storage::routes());
@@ -37,10 +39,6 @@ pub(crate) fn all() -> Vec<Route<Engine>> {
 #[rustfmt::skip]
 fn not_built() -> Vec<Route<Engine>> {
     const NOT_BUILT: &[(Method, &str, &str)] = &[
-        (Method::POST,   "/build",                                 "building images is"),
-        (Method::POST,   "/build/cancel",                          "building images is"),
-        (Method::POST,   "/session",                               "BuildKit is"),
-        (Method::POST,   "/grpc",                                  "BuildKit is"),
         (Method::GET,    "/containers/{name}/attach/ws",           "attaching by WebSocket is"),
         (Method::GET,    "/containers/{name}/checkpoints",         "checkpoints are"),
         (Method::POST,   "/containers/{name}/checkpoints",         "checkpoints are"),

@@ -1,0 +1,139 @@
+//! Why a build failed.
+
+use std::io;
+use std::path::PathBuf;
+
+use berth_types::{Classify, ErrorKind};
+
+use crate::error::EngineError;
+
+/// Why a build failed. Texts that Docker has are Docker's, word for word.
+#[expect(missing_docs, reason = "the messages name the fields")]
+#[derive(Debug, thiserror::Error)]
+pub enum BuildError {
+    #[error("build tag cannot contain a digest")]
+    DigestTag,
+    #[error("squash is only supported with experimental mode")]
+    Squash,
+    #[error("invalid isolation: {isolation:?}")]
+    Isolation { isolation: String },
+    #[error("Cannot locate specified Dockerfile: {name}")]
+    NoDockerfile { name: String },
+    #[error("the Dockerfile ({name}) cannot be empty")]
+    EmptyDockerfile { name: String },
+    #[error("the Dockerfile ({name}) is not a regular file of at most {limit} bytes")]
+    BadDockerfile { name: String, limit: u64 },
+    #[error("cannot read the Dockerfile ({name})")]
+    ReadDockerfile { name: String, source: io::Error },
+    #[error("cannot unpack the build context")]
+    Context(#[source] Box<dyn std::error::Error + Send + Sync>),
+    #[error("missing build context")]
+    NoContext,
+    #[error(transparent)]
+    Syntax(#[from] berth_build::BuildError),
+    #[error(transparent)]
+    Instruction(#[from] berth_build::SyntaxError),
+    #[error("{0} is not supported by this version of berth")]
+    NotBuilt(&'static str),
+    #[error(
+        "the --{option} option requires BuildKit. Refer to \
+         https://docs.docker.com/go/buildkit/ to learn how to build images with BuildKit enabled"
+    )]
+    NeedsBuildKit { option: &'static str },
+    #[error("{name} stage name already used")]
+    StageName { name: String },
+    #[error("base name ({name}) should not be blank")]
+    BlankBase { name: String },
+    #[error("failed to parse platform {platform}")]
+    Platform { platform: String, source: Box<EngineError> },
+    #[error("invalid from flag value {value}: {problem}")]
+    FromFlag { value: String, problem: &'static str },
+    #[error("invalid from flag value {value}")]
+    FromImage { value: String, source: Box<EngineError> },
+    #[error("Please provide a source image with `from` prior to {instruction}")]
+    NoFrom { instruction: &'static str },
+    #[error("No image was generated. Is your Dockerfile empty?")]
+    NoImage,
+    #[error("The command '{command}' returned a non-zero code: {code}")]
+    Command { command: String, code: i64 },
+    #[error("{instruction} failed: {problem}")]
+    Source { instruction: &'static str, problem: SourceError },
+    #[error(
+        "When using {instruction} with more than one source file, the destination must be a \
+         directory and end with a /"
+    )]
+    NotADirectory { instruction: &'static str },
+    #[error("unable to convert uid/gid chown string to host mapping: {problem}")]
+    Chown { problem: String },
+    #[error("Cannot mkdir: {} is not a directory", .path.display())]
+    Workdir { path: PathBuf },
+    #[error("failed to copy files: {problem} {}: {reason}", .path.display())]
+    Place { problem: &'static str, path: PathBuf, reason: &'static str },
+    #[error("failed to copy files")]
+    Copy(#[source] Box<dyn std::error::Error + Send + Sync>),
+    #[error("Build cancelled")]
+    Cancelled,
+    #[error(
+        "image {name} is not here, and pulling images is not supported by this version of berth; use \"docker load\" or \"docker import\""
+    )]
+    NoPull { name: String },
+}
+
+/// What is wrong with a source of `ADD` or `COPY`.
+#[expect(missing_docs, reason = "the messages name the fields")]
+#[derive(Debug, thiserror::Error)]
+pub enum SourceError {
+    #[error("no source files were specified")]
+    None,
+    #[error("forbidden path outside the build context: {path} ()")]
+    Outside { path: String },
+    #[error(
+        "file not found in build context or excluded by .dockerignore: stat {path}: file does not \
+         exist"
+    )]
+    Missing { path: String },
+    #[error("stat {path}: file does not exist")]
+    MissingInImage { path: String },
+    #[error("source can't be a URL for COPY")]
+    Url,
+    #[error("missing build context")]
+    NoContext,
+    #[error("cannot read {path}: {source}")]
+    Read { path: String, source: io::Error },
+    #[error(transparent)]
+    Pattern(#[from] berth_build::glob::BadPattern),
+}
+
+impl Classify for BuildError {
+    fn kind(&self) -> ErrorKind {
+        match self {
+            Self::ReadDockerfile { .. } | Self::Copy(_) => ErrorKind::Internal,
+            Self::NoPull { .. } => ErrorKind::NotFound,
+            Self::NotBuilt(_) | Self::NeedsBuildKit { .. } => ErrorKind::NotImplemented,
+            Self::DigestTag
+            | Self::Squash
+            | Self::Isolation { .. }
+            | Self::NoDockerfile { .. }
+            | Self::EmptyDockerfile { .. }
+            | Self::BadDockerfile { .. }
+            | Self::Context(_)
+            | Self::NoContext
+            | Self::Syntax(_)
+            | Self::Instruction(_)
+            | Self::StageName { .. }
+            | Self::BlankBase { .. }
+            | Self::Platform { .. }
+            | Self::FromFlag { .. }
+            | Self::FromImage { .. }
+            | Self::NoFrom { .. }
+            | Self::NoImage
+            | Self::Command { .. }
+            | Self::Source { .. }
+            | Self::NotADirectory { .. }
+            | Self::Workdir { .. }
+            | Self::Chown { .. }
+            | Self::Place { .. }
+            | Self::Cancelled => ErrorKind::InvalidParameter,
+        }
+    }
+}

@@ -1,0 +1,184 @@
+//! `docker build` as the classic builder does it: a Dockerfile's steps, an image after each.
+//!
+//! | module | what |
+//! |---|---|
+//! | [`context`] | the client's files, unpacked to a place of their own |
+//! | [`stages`] | from a Dockerfile to images: `FROM`, and the order of everything |
+//! | [`steps`] | the instructions that only change the configuration |
+//! | [`run`] | `RUN`: a container by the usual way, and what it changed |
+//! | [`transfer`] | `ADD` and `COPY`: into a layer that is written in place |
+//! | [`workdir`] | `WORKDIR` |
+//! | [`cache`] | whether a step was built before |
+//! | [`record`] | making an image of a step |
+//! | [`squash`] | one layer of all that a build added |
+//! | [`output`] | what the build says |
+//!
+//! A build ends when its client hangs up. Its files are below the directory for temporary files,
+//! its layers are intents until they are images', and its containers are marked: what a crash
+//! leaves of them is removed at the next start.
+
+mod cache;
+mod context;
+mod error;
+mod output;
+mod record;
+mod run;
+mod squash;
+mod stages;
+mod steps;
+mod transfer;
+mod workdir;
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use berth_api::container::HostConfig;
+use berth_build::Dockerfile;
+use berth_types::reference::Reference;
+use tokio::sync::Notify;
+
+pub use error::{BuildError, SourceError};
+
+use crate::blocking::blocking;
+use crate::engine::Engine;
+use crate::error::EngineError;
+use crate::images::{Archive, Messages};
+use context::Context;
+use output::Output;
+
+/// What a build asks for.
+#[derive(Debug, Clone, Default)]
+pub struct BuildRequest {
+    /// Where the Dockerfile is in the context; empty for the usual place.
+    pub dockerfile: String,
+    /// The image's names.
+    pub tags: Vec<String>,
+    /// Where the context is, when it does not come with the request.
+    pub remote: String,
+    /// Say nothing but the image's id.
+    pub quiet: bool,
+    /// Build every step anew.
+    pub no_cache: bool,
+    /// Look for newer base images.
+    pub pull: bool,
+    /// Remove the containers of steps that went well.
+    pub rm: bool,
+    /// Remove those of steps that failed, too.
+    pub force_rm: bool,
+    /// `--build-arg`.
+    pub build_args: BTreeMap<String, Option<String>>,
+    /// `--label`.
+    pub labels: BTreeMap<String, String>,
+    /// `--cache-from`.
+    pub cache_from: Vec<String>,
+    /// The stage to end with; empty for the last.
+    pub target: String,
+    /// Make one layer of all.
+    pub squash: bool,
+    /// The platform of images; empty for any.
+    pub platform: String,
+    /// By which the build can be cancelled; empty for none.
+    pub build_id: String,
+    /// Limits and the like of the containers that `RUN` makes.
+    pub host: HostConfig,
+}
+
+/// Builds under way, by the id that their clients gave them.
+#[derive(Debug, Default)]
+pub(crate) struct Builds {
+    running: Mutex<HashMap<String, Arc<Notify>>>,
+}
+
+impl Builds {
+    fn enter(&self, id: &str) -> Arc<Notify> {
+        let cancel = Arc::new(Notify::new());
+        if !id.is_empty() {
+            self.lock().insert(id.to_owned(), Arc::clone(&cancel));
+        }
+        cancel
+    }
+
+    fn leave(&self, id: &str) {
+        self.lock().remove(id);
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<String, Arc<Notify>>> {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Engine {
+    /// Builds an image. What is wrong before the first step is an ordinary error, what goes wrong
+    /// later the last message. Dropping the messages ends the build.
+    pub async fn build(
+        &self,
+        request: BuildRequest,
+        archive: Archive,
+    ) -> Result<Messages, EngineError> {
+        let tags = tags(&request.tags)?;
+        if request.squash && !self.config().experimental {
+            return Err(BuildError::Squash.into());
+        }
+        if !request.remote.is_empty() {
+            return Err(BuildError::NotBuilt("building from a URL").into());
+        }
+        if request.pull {
+            return Err(BuildError::NotBuilt("--pull: pulling images").into());
+        }
+        let tmp = self.tmp();
+        let (name, target) = (request.dockerfile.clone(), request.target.clone());
+        let labels = request.labels.clone();
+        let (context, file) = blocking(move || {
+            let mut archive = archive;
+            let context = Context::new(&tmp)?;
+            context.unpack(&mut archive)?;
+            let mut file =
+                Dockerfile::parse(&context.dockerfile(&name)?).map_err(BuildError::from)?;
+            if !target.is_empty() {
+                file.cut_after(&target).map_err(BuildError::from)?;
+            }
+            file.add_labels(&labels);
+            Ok::<_, EngineError>((context, file))
+        })
+        .await?;
+        let cancel = self.builds().enter(&request.build_id);
+        let (output, messages) = Output::new(request.quiet, cancel);
+        let engine = self.clone();
+        tokio::spawn(async move {
+            let id = request.build_id.clone();
+            let context = Arc::new(context);
+            let builder =
+                stages::Builder::new(&engine, request, Arc::clone(&context), output.clone());
+            if let Err(error) = builder.build(file, &tags).await {
+                output.fail(&error).await;
+            }
+            engine.builds().leave(&id);
+            blocking(move || drop(context)).await;
+        });
+        Ok(messages)
+    }
+
+    /// Ends a build. One that is not known has ended.
+    pub fn cancel_build(&self, id: &str) {
+        if let Some(cancel) = self.builds().lock().get(id) {
+            cancel.notify_waiters();
+            cancel.notify_one();
+        }
+    }
+}
+
+/// The names that the image gets, each once.
+fn tags(asked: &[String]) -> Result<Vec<Reference>, EngineError> {
+    let mut tags: Vec<Reference> = Vec::new();
+    for text in asked.iter().filter(|text| !text.is_empty()) {
+        let reference = Reference::parse(text).map_err(berth_images::ImageError::from)?;
+        if reference.digest().is_some() {
+            return Err(BuildError::DigestTag.into());
+        }
+        let reference = reference.with_default_tag();
+        if !tags.contains(&reference) {
+            tags.push(reference);
+        }
+    }
+    Ok(tags)
+}

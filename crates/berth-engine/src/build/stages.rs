@@ -1,0 +1,416 @@
+//! From a Dockerfile to images.
+
+use std::sync::Arc;
+
+use berth_api::container::ContainerConfig;
+use berth_build::apply::{Changing, DEFAULT_PATH};
+use berth_build::args::BuildArgs;
+use berth_build::instruction::{From, Instruction, Step};
+use berth_build::words::{self, Context as Words};
+use berth_build::{Dockerfile, Stage as Plan};
+use berth_images::config::Platform;
+use berth_images::{Image, ImageError};
+use berth_types::ContainerId;
+use berth_types::reference::Reference;
+
+use super::cache::Cache;
+use super::context::Context;
+use super::error::BuildError;
+use super::output::Output;
+use super::record::{Recipe, Top};
+use super::{BuildRequest, squash};
+use crate::blocking::blocking;
+use crate::engine::Engine;
+use crate::error::EngineError;
+
+/// The name of the base that is no image.
+const SCRATCH: &str = "scratch";
+
+/// One build.
+#[derive(Debug)]
+pub(crate) struct Builder {
+    pub(crate) engine: Engine,
+    pub(crate) request: BuildRequest,
+    pub(crate) context: Arc<Context>,
+    pub(crate) output: Output,
+    pub(crate) args: BuildArgs,
+    pub(crate) escape: char,
+    cache: Cache,
+    /// The stages that are done.
+    done: Vec<Finished>,
+    /// The containers of the present step.
+    pub(crate) containers: Vec<Intermediate>,
+    step: usize,
+    steps: usize,
+}
+
+/// A container that only was there for a step.
+#[derive(Debug, Clone)]
+pub(crate) struct Intermediate {
+    pub(crate) id: ContainerId,
+    /// Whether there really was one: a step that runs nothing needs none unless it is to be kept.
+    pub(crate) is_real: bool,
+}
+
+/// A stage that is done.
+#[derive(Debug, Clone)]
+struct Finished {
+    name: String,
+    image: Option<Image>,
+}
+
+/// Where a stage stands.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Stage {
+    /// The configuration of the image so far.
+    pub(crate) state: Changing,
+    /// The image so far; `None` as long as nothing was put on top of nothing.
+    pub(crate) image: Option<Image>,
+    /// What it began with.
+    base: Option<Image>,
+    pub(crate) author: String,
+}
+
+impl Stage {
+    /// As the build prints it.
+    fn shown(&self) -> &str {
+        self.image.as_ref().map_or("", |image| image.id.short())
+    }
+
+    fn set_image(&mut self, image: Image) {
+        self.state.config.image = image.id.to_string();
+        self.image = Some(image);
+    }
+}
+
+impl Builder {
+    pub(crate) fn new(
+        engine: &Engine,
+        request: BuildRequest,
+        context: Arc<Context>,
+        output: Output,
+    ) -> Self {
+        Self {
+            engine: engine.clone(),
+            args: BuildArgs::new(request.build_args.clone()),
+            context,
+            output,
+            escape: '\\',
+            cache: Cache::default(),
+            done: Vec::new(),
+            containers: Vec::new(),
+            step: 0,
+            steps: 0,
+            request,
+        }
+    }
+
+    /// Builds everything, names the result and says so.
+    pub(crate) async fn build(
+        mut self,
+        file: Dockerfile,
+        tags: &[Reference],
+    ) -> Result<(), EngineError> {
+        self.cache = self.open_cache().await?;
+        let stage = self.dispatch(file).await?;
+        let Some(mut image) = stage.image else { return Err(BuildError::NoImage.into()) };
+        if self.request.squash {
+            image = squash::squash(&self.engine, image, stage.base).await?;
+            self.output.image(image.id.as_str()).await?;
+        }
+        self.output.line(&format!("Successfully built {}", image.id.short())).await?;
+        for tag in tags {
+            self.tag(tag, &image).await?;
+            self.output.line(&format!("Successfully tagged {}", tag.familiar())).await?;
+        }
+        if self.request.quiet {
+            let id = berth_api::image::ProgressMessage::stream(format!("{}\n", image.id));
+            self.output.send(id).await?;
+        }
+        Ok(())
+    }
+
+    async fn tag(&self, tag: &Reference, image: &Image) -> Result<(), EngineError> {
+        let (engine, tag, id) = (self.engine.clone(), tag.clone(), image.id.clone());
+        blocking(move || {
+            engine.db().write(|tx| {
+                engine.images().tag(tx, &tag, &id)?;
+                Ok::<_, EngineError>(())
+            })?;
+            engine.publish_image("tag", &id, &tag.familiar());
+            Ok(())
+        })
+        .await
+    }
+
+    /// Images to take steps from that are not here are left out, as in Docker.
+    async fn open_cache(&self) -> Result<Cache, EngineError> {
+        let (engine, names) = (self.engine.clone(), self.request.cache_from.clone());
+        let is_off = self.request.no_cache;
+        blocking(move || {
+            let mut sources = Vec::new();
+            for name in &names {
+                match engine.images().resolve(name) {
+                    Ok(image) => sources.push(image),
+                    Err(error) => {
+                        let error = berth_types::kind::chain(&error);
+                        tracing::warn!(image = name, error, "no source of cached steps");
+                    }
+                }
+            }
+            Ok(Cache::new(is_off, (!names.is_empty()).then_some(sources)))
+        })
+        .await
+    }
+
+    async fn dispatch(&mut self, file: Dockerfile) -> Result<Stage, EngineError> {
+        self.escape = file.escape;
+        self.steps = file.steps();
+        if !file.warnings.is_empty() {
+            self.output.stderr(&format!("{}\n", file.warnings.join("\n"))).await?;
+        }
+        for step in file.meta_args {
+            self.announce(&step.text).await?;
+            self.meta_arg(step)?;
+        }
+        let mut last = Stage::default();
+        for plan in file.stages {
+            last = self.stage(plan).await?;
+            if let Some(image) = &last.image {
+                self.output.image(image.id.as_str()).await?;
+            }
+        }
+        let unused = self.args.unused().join(" ");
+        if !unused.is_empty() {
+            let warning = format!("[Warning] One or more build-args [{unused}] were not consumed");
+            self.output.line(&warning).await?;
+        }
+        Ok(last)
+    }
+
+    async fn announce(&mut self, text: &str) -> Result<(), EngineError> {
+        self.step += 1;
+        self.output.stdout(format!("Step {}/{} : {text}", self.step, self.steps)).await?;
+        self.output.stdout("\n").await
+    }
+
+    fn meta_arg(&mut self, mut step: Step) -> Result<(), EngineError> {
+        let env = self.args.beside(&[]);
+        let context = Words { env: &env, escape: self.escape };
+        step.instruction.expand(context).map_err(BuildError::from)?;
+        if let Instruction::Arg(pairs) = &step.instruction {
+            for pair in pairs {
+                self.args.declare_meta(pair);
+            }
+        }
+        Ok(())
+    }
+
+    async fn stage(&mut self, plan: Plan) -> Result<Stage, EngineError> {
+        let name = plan.from.name.clone();
+        if !name.is_empty() && self.done.iter().any(|stage| stage.name == name) {
+            return Err(BuildError::StageName { name }.into());
+        }
+        self.cache.reset();
+        self.args.begin_stage();
+        self.announce(&plan.text).await?;
+        let mut stage = self.begin(&plan.from).await?;
+        self.say_image(&stage).await?;
+        for step in plan.steps {
+            if self.output.is_cancelled() {
+                return Err(BuildError::Cancelled.into());
+            }
+            self.announce(&step.text).await?;
+            self.carry_out(&mut stage, step).await?;
+            self.say_image(&stage).await?;
+        }
+        self.done.push(Finished { name, image: stage.image.clone() });
+        Ok(stage)
+    }
+
+    async fn say_image(&self, stage: &Stage) -> Result<(), EngineError> {
+        self.output.line(&format!(" ---> {}", stage.shown())).await
+    }
+
+    /// `FROM`, and what its image wants to be done right behind it.
+    async fn begin(&mut self, from: &From) -> Result<Stage, EngineError> {
+        let env = self.args.of_from();
+        let context = Words { env: &env, escape: self.escape };
+        let expand = |text: &str| {
+            words::expand(text, context).map_err(|error| BuildError::Instruction(error.into()))
+        };
+        let platform = match from.platform.as_str() {
+            "" => self.request.platform.clone(),
+            text => expand(text)?,
+        };
+        let name = expand(&from.base)?;
+        if name.is_empty() {
+            return Err(BuildError::BlankBase { name: from.base.clone() }.into());
+        }
+        let base = self.image_or_stage(&name, &platform).await?;
+        let config = base.as_ref().and_then(|image| image.config.config().cloned());
+        let mut stage = Stage { base: base.clone(), ..Stage::default() };
+        stage.state.config = config.unwrap_or_default();
+        stage.state.config.image.clear();
+        if let Some(image) = base {
+            stage.set_image(image);
+        }
+        let config = &mut stage.state.config;
+        if !config.env.iter().any(|entry| entry.split('=').next() == Some("PATH")) {
+            config.env.push(DEFAULT_PATH.to_owned());
+        }
+        config.open_stdin = false;
+        config.stdin_once = false;
+        let triggers = std::mem::take(&mut config.on_build).into_vec();
+        self.run_triggers(&mut stage, triggers).await?;
+        Ok(stage)
+    }
+
+    async fn run_triggers(
+        &mut self,
+        stage: &mut Stage,
+        triggers: Vec<String>,
+    ) -> Result<(), EngineError> {
+        if triggers.is_empty() {
+            return Ok(());
+        }
+        let plural = if triggers.len() > 1 { "s" } else { "" };
+        let text = format!("# Executing {} build trigger{plural}", triggers.len());
+        self.output.line(&text).await?;
+        for trigger in triggers {
+            let step = berth_build::parse::trigger(&trigger).map_err(BuildError::from)?;
+            self.carry_out(stage, step).await?;
+        }
+        Ok(())
+    }
+
+    async fn image_or_stage(
+        &self,
+        name: &str,
+        platform: &str,
+    ) -> Result<Option<Image>, EngineError> {
+        if let Some(stage) = self.done.iter().find(|stage| stage.name == name.to_lowercase())
+            && !stage.name.is_empty()
+        {
+            return Ok(stage.image.clone());
+        }
+        if name == SCRATCH {
+            return Ok(None);
+        }
+        self.image(name, platform).await.map(Some)
+    }
+
+    /// An image of this engine.
+    async fn image(&self, name: &str, platform: &str) -> Result<Image, EngineError> {
+        let (engine, name) = (self.engine.clone(), name.to_owned());
+        let found = blocking({
+            let name = name.clone();
+            move || engine.images().resolve(&name)
+        });
+        let image = match found.await {
+            Err(ImageError::NotFound { name }) => return Err(BuildError::NoPull { name }.into()),
+            other => other?,
+        };
+        if !platform.is_empty() {
+            check_platform(platform, &image)?;
+        }
+        Ok(image)
+    }
+
+    /// What `--from` names: a stage by name or number, or an image; `None` for `scratch`.
+    pub(crate) async fn image_of_flag(&self, value: &str) -> Result<Option<Image>, EngineError> {
+        let name = value.to_lowercase();
+        if let Some(stage) = self.done.iter().find(|stage| stage.name == name) {
+            return Ok(stage.image.clone());
+        }
+        if let Ok(number) = value.parse::<i64>() {
+            let index = usize::try_from(number).ok();
+            if let Some(stage) = index.and_then(|index| self.done.get(index)) {
+                return Ok(stage.image.clone());
+            }
+            let is_present = index == Some(self.done.len());
+            let problem =
+                if is_present { "refers to current build stage" } else { "index out of bounds" };
+            return Err(BuildError::FromFlag { value: value.to_owned(), problem }.into());
+        }
+        match self.image(value, &self.request.platform).await {
+            Ok(image) => Ok(Some(image)),
+            Err(source) => {
+                let (value, source) = (value.to_owned(), Box::new(source));
+                Err(BuildError::FromImage { value, source }.into())
+            }
+        }
+    }
+
+    /// Goes on with the image of this step if it was built before.
+    pub(crate) async fn probe(
+        &mut self,
+        stage: &mut Stage,
+        step: &ContainerConfig,
+    ) -> Result<bool, EngineError> {
+        let (engine, mut cache) = (self.engine.clone(), self.cache.clone());
+        let (parent, author) = (stage.image.clone(), stage.author.clone());
+        let (step, config) = (step.clone(), stage.state.config.clone());
+        let (cache, found) = blocking(move || {
+            let recipe = Recipe {
+                parent: parent.as_ref(),
+                author: &author,
+                container: None,
+                step: &step,
+                config: &config,
+            };
+            let found = cache.find(&engine, parent.as_ref(), &step, &recipe)?;
+            Ok::<_, EngineError>((cache, found))
+        })
+        .await?;
+        self.cache = cache;
+        let Some(image) = found else { return Ok(false) };
+        self.output.line(" ---> Using cache").await?;
+        stage.set_image(image);
+        Ok(true)
+    }
+
+    /// Makes the step's image and goes on with it.
+    pub(crate) async fn record(
+        &self,
+        stage: &mut Stage,
+        step: ContainerConfig,
+        container: Option<ContainerId>,
+        top: Top,
+    ) -> Result<(), EngineError> {
+        let engine = self.engine.clone();
+        let (parent, author) = (stage.image.clone(), stage.author.clone());
+        let config = stage.state.config.clone();
+        let image = blocking(move || {
+            let recipe = Recipe {
+                parent: parent.as_ref(),
+                author: &author,
+                container: container.as_ref(),
+                step: &step,
+                config: &config,
+            };
+            recipe.make(&engine, top)
+        })
+        .await?;
+        stage.set_image(image);
+        Ok(())
+    }
+}
+
+fn check_platform(asked: &str, image: &Image) -> Result<(), EngineError> {
+    let platform = Platform::parse(asked).map_err(|error| BuildError::Platform {
+        platform: asked.to_owned(),
+        source: Box::new(error.into()),
+    })?;
+    let config = &image.config;
+    let own = (config.os(), config.architecture());
+    if own == (platform.os.as_str(), platform.architecture.as_str()) {
+        return Ok(());
+    }
+    Err(crate::error::ContainerError::Platform {
+        asked: asked.to_owned(),
+        own: format!("{}/{}", own.0, own.1),
+        image: image.id.clone(),
+    }
+    .into())
+}

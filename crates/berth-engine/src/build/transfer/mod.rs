@@ -1,0 +1,211 @@
+//! `ADD` and `COPY`.
+
+pub(crate) mod hash;
+mod owner;
+pub(crate) mod place;
+mod source;
+
+use std::sync::Arc;
+
+use berth_api::container::ContainerConfig;
+use berth_build::apply;
+use berth_build::instruction::Transfer;
+use berth_fs::root::Root;
+use berth_images::Image;
+use berth_types::ChainId;
+
+use self::hash::Origin;
+use self::place::Placing;
+use self::source::Found;
+use super::context::Context;
+use super::error::{BuildError, SourceError};
+use super::record::Top;
+use super::stages::{Builder, Stage};
+use crate::blocking::blocking;
+use crate::engine::Engine;
+use crate::error::EngineError;
+
+/// Where the sources are.
+#[derive(Debug, Clone)]
+enum Sources {
+    Context(Arc<Context>),
+    /// The top layer of an image; `None` when it has none.
+    Image(Option<ChainId>),
+}
+
+impl Builder {
+    pub(crate) async fn transfer(
+        &mut self,
+        stage: &mut Stage,
+        name: &'static str,
+        transfer: Transfer,
+    ) -> Result<(), EngineError> {
+        if let Some(option) = transfer.unsupported {
+            return Err(BuildError::NeedsBuildKit { option }.into());
+        }
+        if !transfer.chmod.is_empty() {
+            return Err(BuildError::NeedsBuildKit { option: "chmod" }.into());
+        }
+        if !transfer.heredocs.is_empty() {
+            return Err(BuildError::NotBuilt("a here-document of ADD or COPY").into());
+        }
+        let sources = match transfer.from.as_str() {
+            "" => Sources::Context(Arc::clone(&self.context)),
+            value => {
+                let image = self.image_of_flag(value).await?;
+                Sources::Image(image.as_ref().and_then(top))
+            }
+        };
+        let found = self.find(name, &sources, &transfer).await?;
+        if found.len() > 1 && !transfer.destination.ends_with('/') {
+            return Err(BuildError::NotADirectory { instruction: name }.into());
+        }
+        let chown = &transfer.chown;
+        let flag = if chown.is_empty() { String::new() } else { format!("--chown={chown}") };
+        let words = format!("{name} {flag}{} in {} ", sum(&found), transfer.destination);
+        let config = &stage.state.config;
+        let step = ContainerConfig { cmd: apply::nop_of_files(config, &words), ..config.clone() };
+        if self.probe(stage, &step).await? {
+            return Ok(());
+        }
+        let job = Job {
+            instruction: name,
+            sources,
+            found,
+            chown: transfer.chown,
+            destination: destination(&stage.state.config.working_dir, &transfer.destination),
+            parent: stage.image.as_ref().and_then(top),
+        };
+        let engine = self.engine.clone();
+        let made = blocking(move || job.carry_out(&engine)).await?;
+        self.record(stage, step, None, made).await
+    }
+
+    /// The files that the sources name.
+    async fn find(
+        &self,
+        name: &'static str,
+        sources: &Sources,
+        transfer: &Transfer,
+    ) -> Result<Vec<Found>, EngineError> {
+        let patterns = transfer.sources.clone();
+        if let Some(url) = patterns.iter().find(|source| is_url(source)) {
+            if name == "COPY" || !transfer.from.is_empty() {
+                let problem = SourceError::Url;
+                return Err(BuildError::Source { instruction: name, problem }.into());
+            }
+            tracing::debug!(url, "refused");
+            return Err(BuildError::NotBuilt("adding from a URL").into());
+        }
+        let (engine, sources) = (self.engine.clone(), sources.clone());
+        blocking(move || {
+            let failed = |problem| BuildError::Source { instruction: name, problem };
+            let all = |root: &Root, origin| {
+                let mut all = Vec::new();
+                for pattern in &patterns {
+                    all.extend(source::find(root, pattern, origin)?);
+                }
+                if all.is_empty() { Err(SourceError::None) } else { Ok(all) }
+            };
+            match &sources {
+                Sources::Context(context) => {
+                    Ok(all(context.root(), Origin::Context).map_err(failed)?)
+                }
+                Sources::Image(Some(chain)) => {
+                    let found = engine.layers().with_tree(chain, |root| all(root, Origin::Image));
+                    Ok(found?.map_err(failed)?)
+                }
+                Sources::Image(None) => {
+                    let path = patterns.first().cloned().unwrap_or_default();
+                    Err(failed(SourceError::MissingInImage { path }).into())
+                }
+            }
+        })
+        .await
+    }
+}
+
+fn top(image: &Image) -> Option<ChainId> {
+    image.config.top_chain()
+}
+
+pub(crate) fn is_url(text: &str) -> bool {
+    ["http://", "https://"].iter().any(|scheme| text.starts_with(scheme))
+}
+
+/// The sum of all sources, as it stands in the history.
+fn sum(found: &[Found]) -> String {
+    let mut sums: Vec<String> = found.iter().map(|found| found.sum.clone()).collect();
+    if sums.len() == 1 { sums.remove(0) } else { hash::of_sums("multi", &sums) }
+}
+
+/// A relative destination is one below the working directory.
+fn destination(working_dir: &str, asked: &str) -> String {
+    let absolute =
+        if asked.starts_with('/') { asked.to_owned() } else { format!("/{working_dir}/{asked}") };
+    let slash = if asked.ends_with('/') { "/" } else { "" };
+    format!("{}{slash}", apply::clean(&absolute))
+}
+
+/// Everything that copying needs.
+struct Job {
+    instruction: &'static str,
+    sources: Sources,
+    found: Vec<Found>,
+    chown: String,
+    destination: String,
+    parent: Option<ChainId>,
+}
+
+impl Job {
+    fn carry_out(&self, engine: &Engine) -> Result<Top, EngineError> {
+        let draft = engine.layers().draft(self.parent.as_ref())?;
+        let from = match &self.sources {
+            Sources::Image(chain) => chain.as_ref(),
+            Sources::Context(_) => None,
+        };
+        draft.write(from, |to, from| self.put_all(from, to))??;
+        Ok(Top::New(Box::new(draft.commit("build")?)))
+    }
+
+    fn put_all(&self, image: Option<&Root>, to: &Root) -> Result<(), BuildError> {
+        let (from, keeps_owners) = match &self.sources {
+            Sources::Context(context) => (context.root(), false),
+            Sources::Image(_) => (image.ok_or(BuildError::NoContext)?, self.chown.is_empty()),
+        };
+        let owner = match (keeps_owners, self.chown.as_str()) {
+            (true, _) => None,
+            (false, "") => Some((0, 0)),
+            (false, chown) => Some(owner::resolve(to, chown)?),
+        };
+        let placing = Placing {
+            destination: self.destination.clone(),
+            owner,
+            unpacks: self.instruction == "ADD",
+        };
+        self.found.iter().try_for_each(|found| place::put(from, found, to, &placing))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn destinations() {
+        #[rustfmt::skip]
+        let table = [
+            ("",   "x",     "/x"),
+            ("",   ".",     "/"),
+            ("/w", ".",     "/w"),
+            ("/w", "./",    "/w/"),
+            ("/w", "../x/", "/x/"),
+            ("/w", "/x/",   "/x/"),
+            ("w",  "x",     "/w/x"),
+            ("",   "/",     "//"),
+        ];
+        for (dir, asked, expected) in table {
+            assert_eq!(destination(dir, asked), expected, "{dir:?} {asked:?}");
+        }
+    }
+}
