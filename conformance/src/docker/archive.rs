@@ -61,6 +61,21 @@ said() {
   sed 's/^[0-9a-f]\{12\}: /LAYER: /; /: Waiting$/d; /: Verifying Checksum$/d; s/ size: [0-9]*$/ size: N/' |
     sort | uniq -c
 }
+# Builds with the classic builder. The CLI's advice to use another and its progress are left out, and
+# ids, which are new each time.
+build() {
+  said=$(mktemp) && told=$(mktemp) || return; DOCKER_BUILDKIT=0 docker build "$@" >"$told" 2>"$said"; code=$?
+  sed -E '/^Sending build context/d
+    s/^( ---> (Running in )?|Removing intermediate container |Successfully built )[0-9a-f]{12}$/\1ID/' "$told"
+  sed '/^DEPRECATED/,/^ *environment-variable/d; /^Sending build context/d; /^$/d' "$said" >&2
+  rm "$told" "$said"; return $code
+}
+# An image's history, and the members of its top layer.
+steps() { docker history --no-trunc --format '{{.CreatedBy}}|{{.Size}}|{{.Comment}}' "$1"; }
+top() {
+  docker save "$1" >.saved.tar; for last in $(layers .saved.tar); do :; done
+  tar -xOf .saved.tar "$last" >.top.tar; members .top.tar; rm .saved.tar .top.tar
+}
 # An archive's members with mode, owner and size.
 members() { tar --numeric-owner -tvf "$1" | sed 's/ 20[0-9-]* [0-9:]* / /; s/  */ /g' | sort; }
 "#;

@@ -15,7 +15,7 @@ use super::normalise::Normaliser;
 use crate::registry::{LOCKED, OPEN, Registries};
 
 /// How long a step may take, in seconds.
-const STEP: &str = "30";
+const STEP: &str = "90";
 /// What every case finds in the engine.
 pub(super) const BASE_IMAGES: &[&str] = &["busybox:latest", "tiny:1"];
 
@@ -162,7 +162,7 @@ impl<'a> Runner<'a> {
                 " | xargs -r docker volume rm >/dev/null; ",
             ]);
         }
-        if case.alone || says(&["load", "import", "commit", "docker tag", "pull"]) {
+        if case.alone || says(&["load", "import", "commit", "docker tag", "pull", "build"]) {
             // By name first: an image with several names is not removed by its id.
             let names = "--format '{{.Repository}}:{{.Tag}}'";
             let keep = BASE_IMAGES.join("\\|");
