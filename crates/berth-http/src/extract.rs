@@ -5,7 +5,7 @@ use axum::extract::{FromRequest, FromRequestParts, Request};
 use berth_api::filters::Filters;
 use berth_api::go::{self, GoJsonError};
 use berth_api::{ApiVersion, DockerBool};
-use berth_engine::registry::Credentials;
+use berth_engine::registry::{Credentials, KnownRegistries};
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use hyper::StatusCode;
@@ -57,6 +57,23 @@ impl<S: Sync> FromRequestParts<S> for RegistryAuth {
         Ok(Self(read.unwrap_or_else(|error| {
             tracing::debug!(%error, "credentials not understood");
             Credentials::default()
+        })))
+    }
+}
+
+/// Who the client is at several registries, read as leniently.
+#[derive(Debug)]
+pub(crate) struct RegistryConfig(pub(crate) KnownRegistries);
+
+impl<S: Sync> FromRequestParts<S> for RegistryConfig {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
+        let header = parts.headers.get("x-registry-config").and_then(|text| text.to_str().ok());
+        let read = KnownRegistries::from_header(header.unwrap_or_default());
+        Ok(Self(read.unwrap_or_else(|error| {
+            tracing::debug!(%error, "credentials not understood");
+            KnownRegistries::default()
         })))
     }
 }

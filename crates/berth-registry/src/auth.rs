@@ -1,6 +1,6 @@
 //! Credentials of clients, and the tokens that registries have them exchanged for.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
@@ -10,8 +10,10 @@ use base64::engine::general_purpose::{GeneralPurpose, STANDARD};
 use base64::engine::{DecodePaddingMode, GeneralPurposeConfig};
 use reqwest::{RequestBuilder, Url};
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 
 use crate::challenge::Challenge;
+use crate::endpoint::{DOCKER_IO, INDEX_SERVER};
 use crate::error::RegistryError;
 use crate::session::Http;
 use crate::{body, transport};
@@ -58,20 +60,7 @@ impl fmt::Debug for Credentials {
 impl Credentials {
     /// Reads the header `X-Registry-Auth`: base64 of JSON, nothing for nobody.
     pub fn from_header(text: &str) -> Result<Self, RegistryError> {
-        if text.is_empty() {
-            return Ok(Self::default());
-        }
-        let bad = |reason: String| RegistryError::AuthHeader { reason };
-        let text = text.replace('+', "-").replace('/', "_");
-        let json = LENIENT.decode(text).map_err(|error| bad(error.to_string()))?;
-        if json.is_empty() {
-            return Ok(Self::default());
-        }
-        Self::from_json(&json).map_err(|error| bad(error.to_string()))
-    }
-
-    fn from_json(json: &[u8]) -> Result<Self, serde_json::Error> {
-        Ok(serde_json::from_slice::<Option<Self>>(json)?.unwrap_or_default().completed())
+        Ok(from_header::<Self>("X-Registry-Auth", text)?.unwrap_or_default().completed())
     }
 
     /// With name and password, where the client sent them as one text.
@@ -92,6 +81,47 @@ impl Credentials {
     fn has_password(&self) -> bool {
         !self.username.is_empty() && !self.password.is_empty()
     }
+}
+
+/// Who a client is at several registries.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct KnownRegistries(BTreeMap<String, Credentials>);
+
+impl KnownRegistries {
+    /// Reads the header `X-Registry-Config`: base64 of JSON, credentials by what the client calls
+    /// their registry.
+    pub fn from_header(text: &str) -> Result<Self, RegistryError> {
+        let read = from_header::<BTreeMap<_, _>>("X-Registry-Config", text)?;
+        Ok(Self(read.unwrap_or_default()))
+    }
+
+    /// The credentials for a registry; nobody's when there are none.
+    pub fn of(&self, domain: &str) -> Credentials {
+        let by_name = if domain == DOCKER_IO { INDEX_SERVER } else { domain };
+        // Clients of old call registries by their URLs.
+        let by_host = || self.0.iter().find(|(name, _)| host_of(name) == host_of(by_name));
+        let found = self.0.get(by_name).or_else(|| by_host().map(|(_, found)| found));
+        found.cloned().unwrap_or_default().completed()
+    }
+}
+
+/// What is between the scheme and the path.
+fn host_of(name: &str) -> &str {
+    let name = name.strip_prefix("https://").or(name.strip_prefix("http://")).unwrap_or(name);
+    name.split('/').next().unwrap_or_default()
+}
+
+fn from_header<T: DeserializeOwned>(
+    header: &'static str,
+    text: &str,
+) -> Result<Option<T>, RegistryError> {
+    let bad = |reason: String| RegistryError::AuthHeader { header, reason };
+    let text = text.replace('+', "-").replace('/', "_");
+    let json = LENIENT.decode(text).map_err(|error| bad(error.to_string()))?;
+    if json.is_empty() {
+        return Ok(None);
+    }
+    serde_json::from_slice(&json).map_err(|error| bad(error.to_string()))
 }
 
 /// What a request may do: `repository:library/alpine:pull`. Several, when blobs are mounted.
@@ -285,6 +315,26 @@ mod tests {
         for bad in ["%%%", "eyJ", "MQ=="] {
             assert!(Credentials::from_header(bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn each_registry_has_its_own_credentials() {
+        let json = r#"{"https://index.docker.io/v1/":{"username":"hub"},"a:5000":{"auth":"dTpw"},
+                       "https://old.example/v1/":{"username":"old"}}"#;
+        let known = KnownRegistries::from_header(&STANDARD.encode(json)).unwrap();
+        #[rustfmt::skip]
+        let table = [
+            ("docker.io",   "hub"),
+            ("a:5000",      "u"),
+            ("old.example", "old"),
+            ("a",           ""),
+            ("v1",          ""),
+        ];
+        for (domain, name) in table {
+            assert_eq!(known.of(domain).username, name, "{domain}");
+        }
+        assert_eq!(KnownRegistries::from_header("").unwrap(), KnownRegistries::default());
+        assert!(KnownRegistries::from_header("MQ==").is_err());
     }
 
     #[test]

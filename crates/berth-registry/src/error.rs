@@ -26,8 +26,8 @@ pub enum RegistryError {
     NoCredentials,
     #[error("authorization server did not include a token in the response")]
     NoToken,
-    #[error("invalid X-Registry-Auth header: {reason}")]
-    AuthHeader { reason: String },
+    #[error("invalid {header} header: {reason}")]
+    AuthHeader { header: &'static str, reason: String },
     #[error("unable to parse server address: {text}")]
     Server { text: String },
     #[error("{path}: {reason}")]

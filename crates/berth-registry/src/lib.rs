@@ -31,7 +31,7 @@ mod tls;
 mod transport;
 pub mod upload;
 
-pub use auth::Credentials;
+pub use auth::{Credentials, KnownRegistries};
 pub use content::Fetched;
 pub use endpoint::{Endpoint, Purpose, RegistryOptions};
 pub use error::{ErrorCode, RegistryError};

@@ -73,10 +73,6 @@ pub enum BuildError {
     Copy(#[source] Box<dyn std::error::Error + Send + Sync>),
     #[error("Build cancelled")]
     Cancelled,
-    #[error(
-        "image {name} is not here, and pulling images is not supported by this version of berth; use \"docker load\" or \"docker import\""
-    )]
-    NoPull { name: String },
 }
 
 /// What is wrong with a source of `ADD` or `COPY`.
@@ -108,7 +104,6 @@ impl Classify for BuildError {
     fn kind(&self) -> ErrorKind {
         match self {
             Self::ReadDockerfile { .. } | Self::Copy(_) => ErrorKind::Internal,
-            Self::NoPull { .. } => ErrorKind::NotFound,
             Self::NotBuilt(_) | Self::NeedsBuildKit { .. } => ErrorKind::NotImplemented,
             Self::DigestTag
             | Self::Squash

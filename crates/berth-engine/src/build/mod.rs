@@ -3,6 +3,7 @@
 //! | module | what |
 //! |---|---|
 //! | [`context`] | the client's files, unpacked to a place of their own |
+//! | [`base`] | images to begin with: here, or pulled |
 //! | [`stages`] | from a Dockerfile to images: `FROM`, and the order of everything |
 //! | [`steps`] | the instructions that only change the configuration |
 //! | [`run`] | `RUN`: a container by the usual way, and what it changed |
@@ -17,6 +18,7 @@
 //! its layers are intents until they are images', and its containers are marked: what a crash
 //! leaves of them is removed at the next start.
 
+mod base;
 mod cache;
 mod context;
 mod error;
@@ -34,6 +36,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use berth_api::container::HostConfig;
 use berth_build::Dockerfile;
+use berth_images::config::Platform;
 use berth_types::reference::Reference;
 use tokio::sync::Notify;
 
@@ -43,6 +46,7 @@ use crate::blocking::blocking;
 use crate::engine::Engine;
 use crate::error::EngineError;
 use crate::images::{Archive, Messages};
+use crate::registry::KnownRegistries;
 use context::Context;
 use output::Output;
 
@@ -61,6 +65,8 @@ pub struct BuildRequest {
     pub no_cache: bool,
     /// Look for newer base images.
     pub pull: bool,
+    /// Who the client is at which registry.
+    pub registries: KnownRegistries,
     /// Remove the containers of steps that went well.
     pub rm: bool,
     /// Remove those of steps that failed, too.
@@ -122,8 +128,8 @@ impl Engine {
         if !request.remote.is_empty() {
             return Err(BuildError::NotBuilt("building from a URL").into());
         }
-        if request.pull {
-            return Err(BuildError::NotBuilt("--pull: pulling images").into());
+        if !request.platform.is_empty() {
+            Platform::parse(&request.platform)?;
         }
         let tmp = self.tmp();
         let (name, target) = (request.dockerfile.clone(), request.target.clone());

@@ -54,7 +54,8 @@ impl Output {
         self.say(ProgressMessage { aux, ..ProgressMessage::default() }).await
     }
 
-    async fn say(&self, message: ProgressMessage) -> Result<(), EngineError> {
+    /// A message as any other: held back by `-q`.
+    pub(super) async fn say(&self, message: ProgressMessage) -> Result<(), EngineError> {
         if let Some(held) = &self.held {
             held.lock().unwrap_or_else(PoisonError::into_inner).push(message);
             return Ok(());

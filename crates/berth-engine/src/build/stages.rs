@@ -8,8 +8,7 @@ use berth_build::args::BuildArgs;
 use berth_build::instruction::{From, Instruction, Step};
 use berth_build::words::{self, Context as Words};
 use berth_build::{Dockerfile, Stage as Plan};
-use berth_images::config::Platform;
-use berth_images::{Image, ImageError};
+use berth_images::Image;
 use berth_types::ContainerId;
 use berth_types::reference::Reference;
 
@@ -300,23 +299,6 @@ impl Builder {
         self.image(name, platform).await.map(Some)
     }
 
-    /// An image of this engine.
-    async fn image(&self, name: &str, platform: &str) -> Result<Image, EngineError> {
-        let (engine, name) = (self.engine.clone(), name.to_owned());
-        let found = blocking({
-            let name = name.clone();
-            move || engine.images().resolve(&name)
-        });
-        let image = match found.await {
-            Err(ImageError::NotFound { name }) => return Err(BuildError::NoPull { name }.into()),
-            other => other?,
-        };
-        if !platform.is_empty() {
-            check_platform(platform, &image)?;
-        }
-        Ok(image)
-    }
-
     /// What `--from` names: a stage by name or number, or an image; `None` for `scratch`.
     pub(crate) async fn image_of_flag(&self, value: &str) -> Result<Option<Image>, EngineError> {
         let name = value.to_lowercase();
@@ -395,22 +377,4 @@ impl Builder {
         stage.set_image(image);
         Ok(())
     }
-}
-
-fn check_platform(asked: &str, image: &Image) -> Result<(), EngineError> {
-    let platform = Platform::parse(asked).map_err(|error| BuildError::Platform {
-        platform: asked.to_owned(),
-        source: Box::new(error.into()),
-    })?;
-    let config = &image.config;
-    let own = (config.os(), config.architecture());
-    if own == (platform.os.as_str(), platform.architecture.as_str()) {
-        return Ok(());
-    }
-    Err(crate::error::ContainerError::Platform {
-        asked: asked.to_owned(),
-        own: format!("{}/{}", own.0, own.1),
-        image: image.id.clone(),
-    }
-    .into())
 }

@@ -28,7 +28,7 @@ use berth_images::ImageStore;
 use berth_types::Digest;
 use tokio::sync::Semaphore;
 
-pub use berth_registry::{Credentials, Limits, RegistryError, RegistryOptions};
+pub use berth_registry::{Credentials, KnownRegistries, Limits, RegistryError, RegistryOptions};
 pub use error::RegistryUseError;
 pub use pull::{PullRequest, Started};
 pub use push::PushRequest;

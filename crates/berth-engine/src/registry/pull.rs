@@ -68,27 +68,33 @@ impl Engine {
     /// Pulls an image. What goes wrong before anything is told is the result; afterwards it is the
     /// last message. Ends when nobody reads any more.
     pub async fn pull_image(&self, request: PullRequest) -> Result<Started, EngineError> {
-        let reference = request.reference()?;
-        let asked = Some(&*request.platform).filter(|text| !text.is_empty());
-        let platform = match asked {
-            Some(text) => ImagePlatform::parse(text)?,
-            None => ImagePlatform::host(),
-        };
         let engine = self.clone();
-        started(async move |tell: MessageSender| {
-            let pull = Pull { engine: &engine, tell: &tell, asked: &request.platform, platform };
-            let domain = reference.domain();
-            let credentials = request.credentials.clone();
-            let mut addresses = engine.addresses(domain, Purpose::Pull, credentials).await?;
-            while let Some(session) = addresses.next().await {
-                match pull.from(session, &reference).await {
-                    Ok(()) => return Ok(()),
-                    Err(error) => addresses.note(error)?,
-                }
+        started(async move |tell: MessageSender| engine.pull_telling(request, &tell).await).await
+    }
+
+    /// Pulls an image to the end, or until the future is dropped.
+    pub(crate) async fn pull_telling(
+        &self,
+        request: PullRequest,
+        tell: &MessageSender,
+    ) -> Result<(), EngineError> {
+        let reference = request.reference()?;
+        let asked = &*request.platform;
+        let platform = match asked {
+            "" => ImagePlatform::host(),
+            text => ImagePlatform::parse(text)?,
+        };
+        let pull = Pull { engine: self, tell, asked, platform };
+        let domain = reference.domain();
+        let credentials = request.credentials.clone();
+        let mut addresses = self.addresses(domain, Purpose::Pull, credentials).await?;
+        while let Some(session) = addresses.next().await {
+            match pull.from(session, &reference).await {
+                Ok(()) => return Ok(()),
+                Err(error) => addresses.note(error)?,
             }
-            Err(addresses.failure(domain))
-        })
-        .await
+        }
+        Err(addresses.failure(domain))
     }
 }
 

@@ -8,6 +8,7 @@ use axum::response::Response;
 use berth_api::container::{HostConfig, Ulimit};
 use berth_engine::Engine;
 use berth_engine::build::BuildRequest;
+use berth_engine::registry::KnownRegistries;
 use hyper::StatusCode;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -15,7 +16,7 @@ use serde::de::DeserializeOwned;
 use super::images::stream;
 use crate::answer::Json;
 use crate::error::ApiError;
-use crate::extract::Params;
+use crate::extract::{Params, RegistryConfig};
 use crate::route::Route;
 use crate::upload::reader;
 
@@ -37,9 +38,10 @@ pub(crate) fn routes() -> Vec<Route<Engine>> {
 async fn build(
     State(engine): State<Engine>,
     params: Params,
+    RegistryConfig(registries): RegistryConfig,
     body: Body,
 ) -> Result<Response, ApiError> {
-    let request = request(&params)?;
+    let request = BuildRequest { registries, ..request(&params)? };
     Ok(stream(engine.build(request, reader(body)).await?).await)
 }
 
@@ -64,6 +66,7 @@ fn request(params: &Params) -> Result<BuildRequest, ApiError> {
         quiet: params.flag("q"),
         no_cache: params.flag("nocache"),
         pull: params.flag("pull"),
+        registries: KnownRegistries::default(),
         rm: params.flag_or_true("rm"),
         force_rm: params.flag("forcerm"),
         build_args: json::<BTreeMap<String, Option<String>>>(params, "buildargs", "build args")?,
