@@ -69,6 +69,10 @@ pub enum RegistryError {
     Stalled { bytes: u64, seconds: u64 },
     #[error("cannot {action} {}: {reason}", .path.display())]
     File { action: &'static str, path: PathBuf, reason: String },
+    #[error("failed to GET {url} with status {status}: {words}")]
+    Fetch { url: String, status: String, words: String },
+    #[error("cannot write what was fetched: {reason}")]
+    Write { reason: String },
     #[error("cannot read the layer: {reason}")]
     Source { reason: String },
     #[error("no upload location in the answer")]
@@ -191,6 +195,8 @@ impl Classify for RegistryError {
             | Self::Cut
             | Self::Stalled { .. }
             | Self::File { .. }
+            | Self::Fetch { .. }
+            | Self::Write { .. }
             | Self::Source { .. }
             | Self::NoLocation => ErrorKind::Internal,
         }

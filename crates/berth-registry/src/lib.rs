@@ -24,6 +24,7 @@ mod content;
 pub mod download;
 pub mod endpoint;
 mod error;
+pub mod fetch;
 mod login;
 pub mod manifest;
 pub mod session;

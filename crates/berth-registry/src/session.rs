@@ -40,7 +40,7 @@ impl Default for Limits {
 }
 
 /// How long it may take to connect.
-const CONNECT: Duration = Duration::from_secs(30);
+pub(crate) const CONNECT: Duration = Duration::from_secs(30);
 /// How long the first request, which tells what kind of registry it is, may take.
 const PING: Duration = Duration::from_secs(15);
 /// How many redirects are followed.

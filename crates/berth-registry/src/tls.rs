@@ -22,8 +22,16 @@ pub(crate) fn config(
     host: &str,
     trust: Trust,
 ) -> Result<ClientConfig, RegistryError> {
+    with(&Files::read(&certs_dir.join(host))?, trust)
+}
+
+/// The settings for a server that is no registry: what the system believes, and nothing is shown.
+pub(crate) fn plain() -> Result<ClientConfig, RegistryError> {
+    with(&Files::default(), Trust::Signed)
+}
+
+fn with(files: &Files, trust: Trust) -> Result<ClientConfig, RegistryError> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let files = Files::read(&certs_dir.join(host))?;
     let versions = ClientConfig::builder_with_provider(Arc::clone(&provider))
         .with_safe_default_protocol_versions()
         .expect("the provider knows the versions that are safe");
@@ -31,14 +39,14 @@ pub(crate) fn config(
         Trust::Anybody => {
             versions.dangerous().with_custom_certificate_verifier(Arc::new(Anybody { provider }))
         }
-        Trust::Signed => versions.with_root_certificates(authorities(&files)?),
+        Trust::Signed => versions.with_root_certificates(authorities(files)?),
     };
-    match files.identity {
+    match &files.identity {
         None => Ok(verified.with_no_client_auth()),
         Some((certificate, key)) => {
-            let chain = certificates(&certificate)?;
-            let secret = PrivateKeyDer::from_pem_file(&key).map_err(|error| bad(&key, &error))?;
-            verified.with_client_auth_cert(chain, secret).map_err(|error| bad(&certificate, &error))
+            let chain = certificates(certificate)?;
+            let secret = PrivateKeyDer::from_pem_file(key).map_err(|error| bad(key, &error))?;
+            verified.with_client_auth_cert(chain, secret).map_err(|error| bad(certificate, &error))
         }
     }
 }

@@ -92,6 +92,12 @@ pub enum SourceError {
     MissingInImage { path: String },
     #[error("source can't be a URL for COPY")]
     Url,
+    #[error("cannot determine filename for source {url}")]
+    NoName { url: String },
+    #[error(transparent)]
+    Fetch(#[from] berth_registry::RegistryError),
+    #[error("cannot keep {url}: {source}")]
+    Keep { url: String, source: io::Error },
     #[error("missing build context")]
     NoContext,
     #[error("cannot read {path}: {source}")]

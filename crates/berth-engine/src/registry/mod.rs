@@ -33,7 +33,7 @@ pub use error::RegistryUseError;
 pub use pull::{PullRequest, Started};
 pub use push::PushRequest;
 
-pub(crate) use progress::bar;
+pub(crate) use progress::{bar, far};
 
 use limiter::Limiter;
 use transfers::Transfers;

@@ -13,7 +13,7 @@ pub(super) fn layer(id: &str, status: impl Into<String>) -> ProgressMessage {
 }
 
 /// How far one layer is.
-pub(super) fn far(id: &str, status: &str, current: u64, total: u64) -> ProgressMessage {
+pub(crate) fn far(id: &str, status: &str, current: u64, total: u64) -> ProgressMessage {
     let signed = |size: u64| Some(i64::try_from(size).unwrap_or(i64::MAX));
     ProgressMessage {
         status: Some(status.to_owned()),

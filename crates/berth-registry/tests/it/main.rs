@@ -7,6 +7,8 @@ mod auth;
 #[cfg(test)]
 mod blobs;
 #[cfg(test)]
+mod fetch;
+#[cfg(test)]
 mod kit;
 #[cfg(test)]
 mod tls;

@@ -3,6 +3,7 @@
 pub(crate) mod hash;
 mod owner;
 pub(crate) mod place;
+mod remote;
 mod source;
 
 use std::sync::Arc;
@@ -89,21 +90,24 @@ impl Builder {
         transfer: &Transfer,
     ) -> Result<Vec<Found>, EngineError> {
         let patterns = transfer.sources.clone();
-        if let Some(url) = patterns.iter().find(|source| is_url(source)) {
+        let mut fetched: Vec<Option<Found>> = vec![None; patterns.len()];
+        for (at, url) in patterns.iter().enumerate().filter(|(_, source)| is_url(source)) {
+            let failed = |problem| BuildError::Source { instruction: name, problem };
             if name == "COPY" || !transfer.from.is_empty() {
-                let problem = SourceError::Url;
-                return Err(BuildError::Source { instruction: name, problem }.into());
+                return Err(failed(SourceError::Url).into());
             }
-            tracing::debug!(url, "refused");
-            return Err(BuildError::NotBuilt("adding from a URL").into());
+            fetched[at] = Some(self.fetch(url, &transfer.destination).await?.map_err(failed)?);
         }
         let (engine, sources) = (self.engine.clone(), sources.clone());
         blocking(move || {
             let failed = |problem| BuildError::Source { instruction: name, problem };
             let all = |root: &Root, origin| {
                 let mut all = Vec::new();
-                for pattern in &patterns {
-                    all.extend(source::find(root, pattern, origin)?);
+                for (pattern, fetched) in patterns.iter().zip(&fetched) {
+                    match fetched {
+                        Some(found) => all.push(found.clone()),
+                        None => all.extend(source::find(root, pattern, origin)?),
+                    }
                 }
                 if all.is_empty() { Err(SourceError::None) } else { Ok(all) }
             };
@@ -183,7 +187,10 @@ impl Job {
             owner,
             unpacks: self.instruction == "ADD",
         };
-        self.found.iter().try_for_each(|found| place::put(from, found, to, &placing))
+        self.found.iter().try_for_each(|found| {
+            let from = found.remote.as_ref().map_or(from, |fetched| fetched.root());
+            place::put(from, found, to, &placing)
+        })
     }
 }
 

@@ -4,6 +4,7 @@ use std::ffi::OsStr;
 use std::io;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Component, Path, PathBuf};
+use std::sync::Arc;
 
 use berth_build::glob;
 use berth_fs::root::{Follow, Root};
@@ -11,10 +12,11 @@ use rustix::fs::FileType;
 use rustix::io::Errno;
 
 use super::hash::{self, Origin};
+use crate::build::context::Context;
 use crate::build::error::SourceError;
 
 /// One file or directory to be copied.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub(crate) struct Found {
     /// Where it is, without links, relative to the root; empty for the root itself.
     pub(crate) path: PathBuf,
@@ -24,6 +26,8 @@ pub(crate) struct Found {
     pub(crate) sum: String,
     /// Whether `ADD` may unpack it.
     pub(crate) may_unpack: bool,
+    /// Where it is, when it was fetched from elsewhere.
+    pub(crate) remote: Option<Arc<Context>>,
 }
 
 /// What `pattern` names.
@@ -93,7 +97,7 @@ fn one(root: &Root, name: &str, origin: Origin) -> Result<Found, SourceError> {
         Err(source) => return Err(SourceError::Read { path: name.to_owned(), source }),
     };
     match hash::of_path(root, &path, origin) {
-        Ok(sum) => Ok(Found { path, name: base(name), sum, may_unpack: true }),
+        Ok(sum) => Ok(Found { path, name: base(name), sum, may_unpack: true, remote: None }),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Err(missing()),
         Err(source) => Err(SourceError::Read { path: name.to_owned(), source }),
     }
