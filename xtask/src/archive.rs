@@ -74,6 +74,22 @@ pub(crate) fn layered(name: &str, layers: usize, bytes: usize) -> Result<Vec<u8>
     Ok(archive.into_inner()?)
 }
 
+/// An archive of `count` files of `bytes` each, a hundred in a directory.
+pub(crate) fn files(count: usize, bytes: usize) -> Result<Vec<u8>> {
+    let mut tar = tar::Builder::new(Vec::new());
+    let mut noise = Noise(0x2545_f491_4f6c_dd1d);
+    let mut content = vec![0; bytes];
+    for number in 0..count {
+        let dir = format!("dir{}", number / 100);
+        if number % 100 == 0 {
+            directory(&mut tar, &dir, 0o755)?;
+        }
+        noise.fill(&mut content);
+        file(&mut tar, &format!("{dir}/file{number}"), 0o644, &content)?;
+    }
+    Ok(tar.into_inner()?)
+}
+
 const EPOCH: &str = "1970-01-01T00:00:00Z";
 
 fn architecture() -> &'static str {

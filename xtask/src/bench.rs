@@ -4,11 +4,12 @@
 //! a network namespace of its own; `--socket NAME=PATH` adds engines that run already. Every
 //! engine does the same work with the same image: first one, then the other, then the first again,
 //! so that what disturbs the machine disturbs all. Shown are medians, and the first engine's ratio to
-//! each other one. Nothing is asserted.
+//! each other one. Nothing is asserted. `--storage` measures storage drivers instead.
 
 mod engine;
 mod figures;
 mod memory;
+mod storage;
 mod work;
 
 use std::path::PathBuf;
@@ -41,6 +42,8 @@ struct Options {
     sockets: Vec<(String, PathBuf)>,
     built: Option<PathBuf>,
     without_dockerd: bool,
+    /// Storage drivers to measure instead of everything else.
+    storage: Vec<storage::Spec>,
 }
 
 /// Starts the engines, has them work, prints the table.
@@ -58,6 +61,9 @@ pub(crate) fn run(args: &[String]) -> Result<()> {
         ui::step("building berth");
         run::build_release()?
     };
+    if !options.storage.is_empty() {
+        return storage::run(&built, &options, &interrupt);
+    }
     ui::step("starting the engines");
     let mut engines = start_engines(&built, &options)?;
     for engine in &engines {
@@ -90,14 +96,23 @@ pub(crate) fn run(args: &[String]) -> Result<()> {
 }
 
 fn parse(args: &[String]) -> Result<Options> {
-    let mut options =
-        Options { runs: FULL, sockets: Vec::new(), built: None, without_dockerd: false };
+    let mut options = Options {
+        runs: FULL,
+        sockets: Vec::new(),
+        built: None,
+        without_dockerd: false,
+        storage: Vec::new(),
+    };
     let mut args = args.iter();
     while let Some(arg) = args.next() {
         match arg.as_str() {
             "--quick" => options.runs = QUICK,
             "--built" => {
                 options.built = Some(args.next().context("--built needs a directory")?.into());
+            }
+            "--storage" => {
+                let value = args.next().context("--storage needs DRIVER[/FS]")?;
+                options.storage.push(storage::Spec::parse(value));
             }
             "--without-dockerd" => options.without_dockerd = true,
             "--runs" => {
@@ -113,8 +128,8 @@ fn parse(args: &[String]) -> Result<Options> {
                 options.sockets.push((name.to_owned(), path.into()));
             }
             other => bail!(
-                "bench takes --socket NAME=PATH, --runs N, --quick, --without-dockerd and --built DIR, \
-                 not {other:?}"
+                "bench takes --socket NAME=PATH, --runs N, --quick, --without-dockerd, --built DIR and \
+                 --storage DRIVER[/FS], not {other:?}"
             ),
         }
     }

@@ -71,6 +71,10 @@ impl Client {
         self.expect("POST", path, Body::Tar(tar))
     }
 
+    pub(crate) fn put_tar(&self, path: &str, tar: &[u8]) -> Result<Value> {
+        self.expect("PUT", path, Body::Tar(tar))
+    }
+
     pub(crate) fn delete(&self, path: &str) -> Result<Value> {
         self.expect("DELETE", path, Body::None)
     }

@@ -29,6 +29,13 @@ pub(crate) enum Program {
     Dockerd,
 }
 
+/// Where an engine's data root is made, and further flags for it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Place<'a> {
+    pub(crate) below: &'a Path,
+    pub(crate) flags: &'a [String],
+}
+
 /// A running engine. Dropped: its containers are removed, it is ended, its mounts and directories are
 /// gone.
 #[derive(Debug)]
@@ -38,13 +45,19 @@ pub(crate) struct Lab {
     exec_root: PathBuf,
     child: Option<Child>,
     has_bridge: bool,
+    flags: Vec<String>,
 }
 
 impl Lab {
     /// Starts the engine in new directories, whose names end in `name` and this process's number.
     pub(crate) fn start(name: &str, program: Program) -> Result<Self> {
+        Self::start_at(name, program, &Place { below: Path::new("/var/lib"), flags: &[] })
+    }
+
+    /// Like [`start`](Self::start), with the data root at a place of one's own.
+    pub(crate) fn start_at(name: &str, program: Program, place: &Place<'_>) -> Result<Self> {
         let own = std::process::id();
-        let data_root = PathBuf::from(format!("/var/lib/{name}-{own}"));
+        let data_root = place.below.join(format!("{name}-{own}"));
         let exec_root = PathBuf::from(format!("/run/{name}-{own}"));
         // Only what is made here may be removed in the end.
         let create = |dir: &Path| {
@@ -56,7 +69,8 @@ impl Lab {
             return Err(error);
         }
         let has_bridge = host::on_path("unshare") && host::on_path("ip");
-        let mut lab = Self { program, data_root, exec_root, child: None, has_bridge };
+        let flags = place.flags.to_vec();
+        let mut lab = Self { program, data_root, exec_root, child: None, has_bridge, flags };
         lab.launch()?;
         Ok(lab)
     }
@@ -110,6 +124,7 @@ impl Lab {
         }
         words.push(format!("--host=unix://{}", self.socket().display()));
         words.push(format!("--cgroup-parent=/{}", self.cgroup()));
+        words.extend(self.flags.iter().cloned());
         if !self.has_bridge {
             words.extend(["--bridge=none", "--iptables=false"].map(str::to_owned));
         } else if matches!(self.program, Program::Dockerd) && !host::on_path("iptables") {

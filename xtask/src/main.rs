@@ -35,8 +35,10 @@ Usage: cargo xtask COMMAND
   test [--only TIER]    every test this machine can run; TIER is unit, host, root, fault, conformance, fuzz or vm
   check                 formatting, lints, layer directions, file sizes
   bench [--socket NAME=PATH ...] [--runs N] [--quick] [--without-dockerd] [--built DIR]
+        [--storage DRIVER[/FS] ...]
                         berth beside dockerd (where it is installed) and other engines, turn about, through
-                        their API sockets; --built takes berth from DIR instead of building it
+                        their API sockets; --built takes berth from DIR instead of building it;
+                        --storage measures a storage driver instead, on a new file system of the kind FS
   soak [--minutes N]    long runs: kills at random points, fuzzing, power cuts
   dist                  release binaries in target/dist
   vm run [OPTIONS] -- COMMAND...
@@ -48,6 +50,7 @@ Usage: cargo xtask COMMAND
 Examples:
   cargo xtask test --only unit
   cargo xtask bench --socket dockerd=/var/run/docker.sock
+  cargo xtask bench --storage overlay2 --storage vfs/xfs --storage btrfs/btrfs
 ";
 
 fn main() -> ExitCode {

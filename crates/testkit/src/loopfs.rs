@@ -24,6 +24,15 @@ impl LoopFs {
 
     /// Like [`new`](Self::new), with arguments for `mkfs` and options for `mount`.
     pub fn with(kind: &str, mkfs: &[&str], options: &str) -> Result<Self, String> {
+        Self::build(kind, mkfs, options, SIZE)
+    }
+
+    /// Like [`new`](Self::new), of this size in bytes. What is not written takes no space.
+    pub fn sized(kind: &str, bytes: u64) -> Result<Self, String> {
+        Self::build(kind, &[], "loop", bytes)
+    }
+
+    fn build(kind: &str, mkfs: &[&str], options: &str, bytes: u64) -> Result<Self, String> {
         if !crate::is_root() {
             return Err("root".to_owned());
         }
@@ -37,7 +46,7 @@ impl LoopFs {
         let this = Self { dir };
         fs::create_dir(this.path()).expect("a mount point");
         let image = this.image();
-        File::create(&image).and_then(|file| file.set_len(SIZE)).expect("a sparse file");
+        File::create(&image).and_then(|file| file.set_len(bytes)).expect("a sparse file");
         run(Command::new(program).args(quiet(kind)).args(mkfs).arg(&image))?;
         let options = if options.is_empty() { "loop" } else { options };
         run(Command::new("mount").args(["-t", kind, "-o", options]).arg(&image).arg(this.path()))?;
