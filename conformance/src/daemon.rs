@@ -392,8 +392,12 @@ fn hold_namespace() -> Result<Child> {
 fn remove_subvolumes(data_root: &Path) -> Result<()> {
     let Ok(layers) = std::fs::read_dir(data_root.join("btrfs/subvolumes")) else { return Ok(()) };
     for layer in layers {
+        let layer = layer?;
+        if !layer.file_type()?.is_dir() {
+            continue;
+        }
         let mut command = Command::new("btrfs");
-        command.args(["-q", "subvolume", "delete"]).arg(layer?.path());
+        command.args(["-q", "subvolume", "delete"]).arg(layer.path());
         let status = command.status().context("cannot run btrfs (Debian: btrfs-progs)")?;
         if !status.success() {
             bail!("{command:?}: {status}");
