@@ -231,7 +231,7 @@ fn root_an_import_makes_an_image_of_one_layer() {
         let bad = ImportOptions { changes: vec!["RUN x".to_owned()], ..ImportOptions::default() };
         let error = root.images.import(&tar[..], &bad).unwrap_err();
         assert_eq!(error.to_string(), "RUN is not a valid change command");
-        root.images.import(&tar[..700], &ImportOptions::default()).unwrap_err();
+        root.images.import(&tar[..514], &ImportOptions::default()).unwrap_err();
         root.layers.reap().unwrap();
         assert_eq!((root.tree(), root.names()), before);
     });

@@ -116,11 +116,14 @@ fn what_is_left_of_a_container_is_found() {
     assert_eq!(bundle.find().unwrap(), Found::Ended(EXIT));
 
     let mut sleeper = std::process::Command::new("sh")
-        .args(["-c", "read x"])
+        .args(["-c", "echo ready; read x"])
         .arg(bundle.dir())
         .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::piped())
         .spawn()
         .unwrap();
+    // Until it runs its program, it may have no arguments to show.
+    read_line(sleeper.stdout.as_mut().unwrap()).unwrap();
     put(&bundle, "shim.pid", &sleeper.id().to_string());
     assert_eq!(bundle.find().unwrap(), Found::Ended(EXIT), "alive, but it does not listen");
     let _server = serve(&bundle, vec![]);

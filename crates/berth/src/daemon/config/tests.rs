@@ -226,6 +226,8 @@ fn sample(json: &str, slot: Slot) -> Option<(String, String)> {
         ("bip", _) => same("10.9.8.7/24"),
         ("hosts", _) => Some(("[\"unix:///x.sock\"]".to_owned(), "unix:///x.sock".to_owned())),
         ("dns", _) => Some(("[\"10.0.0.1\"]".to_owned(), "10.0.0.1".to_owned())),
+        ("insecure-registries", _) => Some(("[\"r:5000\"]".to_owned(), "r:5000".to_owned())),
+        ("registry-mirrors", _) => Some(("[\"https://m/\"]".to_owned(), "https://m/".to_owned())),
         ("dns-search", _) => Some(("[\"example.org\"]".to_owned(), "example.org".to_owned())),
         ("log-opts", _) => Some(("{\"max-size\":\"1m\"}".to_owned(), "max-size=1m".to_owned())),
         (_, Slot::Bool(field)) => {
