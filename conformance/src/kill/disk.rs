@@ -11,7 +11,7 @@ use crate::client::Client;
 use crate::daemon::{self, BerthDaemon};
 
 /// Room for removals.
-const RESERVE: &str = ".berth-reserve";
+pub(crate) const RESERVE: &str = ".berth-reserve";
 
 /// Everything that should not be there, and everything that should be and is not, each in words.
 pub(crate) fn strangers(daemon: &BerthDaemon, api: &Client) -> Result<Vec<String>> {

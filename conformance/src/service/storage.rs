@@ -202,7 +202,11 @@ pub(super) fn backup_killed() -> Result<()> {
     expect(&daemon, &["rm", "-f", "sleeper"])?;
     expect(&daemon, &["rmi", "box"])?;
     let layers = daemon.data_root().join("layers");
-    wait_until("the layer is gone", || Ok(std::fs::read_dir(&layers)?.count() == 0))
+    wait_until("the layer is gone", || {
+        let names: std::io::Result<Vec<_>> =
+            std::fs::read_dir(&layers)?.map(|entry| Ok(entry?.file_name())).collect();
+        Ok(names?.iter().all(|name| name == crate::kill::disk::RESERVE))
+    })
 }
 
 pub(super) fn repair_killed() -> Result<()> {
