@@ -21,12 +21,27 @@ const NAP: Duration = Duration::from_millis(1);
 /// How large a file system in a file is; the file is sparse.
 const IMAGE: u64 = 4 << 30;
 
+/// Puts a copy of `/etc` in its place in which the user of `--userns-remap=default` has the range that
+/// the goldens have. The first argument is a directory for it, the others are what is run then.
+const OWN_ACCOUNTS: &str = r#"
+dir=$0; mkdir -p "$dir"; mount -t tmpfs tmpfs "$dir"; mkdir "$dir/upper" "$dir/work"
+mount -t overlay overlay -o "lowerdir=/etc,upperdir=$dir/upper,workdir=$dir/work" /etc
+put() { grep -v '^dockremap:' "/etc/$1" >"$dir/new" || :; echo "dockremap:$2" >>"$dir/new"; cat "$dir/new" >"/etc/$1"; }
+put passwd x:64999:64999::/nonexistent:/bin/false
+put group x:64999:
+put subuid 100000:65536
+put subgid 100000:65536
+exec "$@"
+"#;
+
 /// A daemon, berth unless told otherwise. Dropped: what runs in its directories is ended, its mounts,
 /// control groups and directories are gone, unless `BERTH_KEEP` is set.
 #[derive(Debug)]
 pub(crate) struct BerthDaemon {
     /// The program and its first words; `berth daemon` when empty.
     program: Vec<String>,
+    /// Runs containers with remapped users.
+    remapping: bool,
     data_root: PathBuf,
     exec_root: PathBuf,
     flags: Vec<String>,
@@ -57,6 +72,7 @@ impl BerthDaemon {
         }
         Ok(Self {
             program: Vec::new(),
+            remapping: false,
             data_root,
             exec_root,
             flags: Vec::new(),
@@ -80,6 +96,11 @@ impl BerthDaemon {
     /// Another program than berth, which takes the same flags.
     pub(crate) fn set_program(&mut self, words: &[&str]) {
         self.program = words.iter().map(|&word| word.to_owned()).collect();
+    }
+
+    /// Has the daemon remap users, with accounts that only it sees: it gets mounts of its own.
+    pub(crate) fn set_remapping(&mut self) {
+        self.remapping = true;
     }
 
     /// Flags besides.
@@ -142,6 +163,13 @@ impl BerthDaemon {
         let mut words = self.program.clone();
         if words.is_empty() {
             words = vec![berth_program()?.display().to_string(), "daemon".to_owned()];
+        }
+        if self.remapping {
+            let etc = self.exec_root.join("etc");
+            let own = ["unshare", "--mount", "--propagation=private", "sh", "-ec", OWN_ACCOUNTS];
+            let own = own.into_iter().map(str::to_owned).chain([etc.display().to_string()]);
+            words.splice(0..0, own);
+            words.push("--userns-remap=default".to_owned());
         }
         if let Some(enter) = self.namespace_flag() {
             words.splice(0..0, ["nsenter".to_owned(), enter, "--".to_owned()]);

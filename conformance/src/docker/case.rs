@@ -13,7 +13,8 @@
 //! A case begins with its name and words about it: `core` cases run with every storage driver,
 //! `alone` ones while no other runs, because they look at the whole engine, and `cgroup1` ones only
 //! where control groups are of version 1, as they were where the goldens come from. `registry` cases
-//! have two registries in the engine's network. `$` begins a shell line whose exit code and output
+//! have two registries in the engine's network. `userns` ones run only on an engine that remaps
+//! users, and `hostusers` ones never there. `$` begins a shell line whose exit code and output
 //! are compared, `.` one that prepares and must succeed; two spaces continue a line. The shell has:
 //!
 //! | name | what |
@@ -39,6 +40,10 @@ pub(super) struct Case {
     pub(super) cgroup1: bool,
     /// Needs a registry.
     pub(super) registry: bool,
+    /// Needs an engine that remaps users.
+    pub(super) userns: bool,
+    /// Needs one that does not.
+    pub(super) host_users: bool,
     pub(super) steps: Vec<Step>,
 }
 
@@ -117,6 +122,8 @@ fn parse_head(head: &str) -> Result<Case> {
             "alone" => case.alone = true,
             "cgroup1" => case.cgroup1 = true,
             "registry" => case.registry = true,
+            "userns" => case.userns = true,
+            "hostusers" => case.host_users = true,
             _ => bail!("{word:?} says nothing about a case"),
         }
     }
@@ -135,13 +142,11 @@ mod tests {
             Case {
                 name: "a/b".to_owned(),
                 core: true,
-                alone: false,
                 steps: vec![step("one", false), step("two\nthree", true)],
                 ..Case::default()
             },
             Case {
                 name: "c".to_owned(),
-                core: false,
                 alone: true,
                 steps: vec![step("four", true)],
                 ..Case::default()

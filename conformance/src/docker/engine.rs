@@ -38,10 +38,20 @@ impl Engine {
         Self::own(daemon)
     }
 
-    /// dockerd on directories of its own.
-    pub(super) fn dockerd() -> Result<Self> {
+    /// berth, with containers whose users are remapped.
+    pub(super) fn remapping_berth() -> Result<Self> {
+        let mut daemon = BerthDaemon::prepare("berth-userns")?;
+        daemon.set_remapping();
+        Self::own(daemon)
+    }
+
+    /// dockerd on directories of its own, with or without remapped users.
+    pub(super) fn dockerd(remapping: bool) -> Result<Self> {
         let mut daemon = BerthDaemon::prepare("berth-conf-dockerd")?;
         daemon.set_program(&["dockerd"]);
+        if remapping {
+            daemon.set_remapping();
+        }
         Self::own(daemon)
     }
 

@@ -93,35 +93,66 @@ fn missing_need() -> Option<&'static str> {
     })
 }
 
-/// One run of cases: all over the driver that berth chooses, the core over each other one.
+/// One run of cases: all over the driver that berth chooses, the core over each other one, and the
+/// core and more with remapped users.
 struct Pass {
     driver: Option<&'static str>,
+    remapping: bool,
     /// What the data root is put on; `None` for what the machine has.
     file_system: Option<&'static str>,
     /// Programs without which it is skipped, and in which words.
     programs: &'static [(&'static str, &'static str)],
 }
 
+/// What `--driver` calls the pass with remapped users.
+const REMAPPING: &str = "userns";
+
 #[rustfmt::skip]
 const PASSES: &[Pass] = &[
-    Pass { driver: None,                   file_system: None,          programs: &[] },
-    Pass { driver: Some("vfs"),            file_system: None,          programs: &[] },
-    Pass { driver: Some("overlay"),        file_system: Some("ext4"),  programs: &[("mkfs.ext4", "needs mkfs.ext4 (Debian: e2fsprogs)")] },
-    Pass { driver: Some("btrfs"),          file_system: Some("btrfs"), programs: &[("mkfs.btrfs", "needs mkfs.btrfs (Debian: btrfs-progs)")] },
-    Pass { driver: Some("fuse-overlayfs"), file_system: None,          programs: &[("fuse-overlayfs", "needs fuse-overlayfs (Debian: fuse-overlayfs)")] },
+    Pass { driver: None,                   remapping: false, file_system: None,          programs: &[] },
+    Pass { driver: Some("vfs"),            remapping: false, file_system: None,          programs: &[] },
+    Pass { driver: Some("overlay"),        remapping: false, file_system: Some("ext4"),  programs: &[("mkfs.ext4", "needs mkfs.ext4 (Debian: e2fsprogs)")] },
+    Pass { driver: Some("btrfs"),          remapping: false, file_system: Some("btrfs"), programs: &[("mkfs.btrfs", "needs mkfs.btrfs (Debian: btrfs-progs)")] },
+    Pass { driver: Some("fuse-overlayfs"), remapping: false, file_system: None,          programs: &[("fuse-overlayfs", "needs fuse-overlayfs (Debian: fuse-overlayfs)")] },
+    Pass { driver: None,                   remapping: true,  file_system: None,          programs: &[("unshare", "needs unshare (Debian: util-linux)")] },
 ];
 
+impl Pass {
+    fn takes(&self, case: &case::Case) -> bool {
+        if self.remapping {
+            case.userns || (case.core && !case.host_users)
+        } else {
+            !case.userns && (self.driver.is_none() || case.core)
+        }
+    }
+}
+
 fn record(options: &Options, cases: &[&case::Case], goldens: &Goldens) -> Result<()> {
-    let engine = match &options.socket {
-        Some(socket) => Engine::foreign(socket)?,
-        None => Engine::dockerd()?,
-    };
+    let (remapped, plain): (Vec<_>, Vec<_>) = cases.iter().copied().partition(|case| case.userns);
+    if let Some(socket) = &options.socket {
+        // Whether it remaps users is not asked: whoever names it names the cases.
+        return record_from(&Engine::foreign(socket)?, options, cases, goldens);
+    }
+    for (cases, remapping) in [(plain, false), (remapped, true)] {
+        if !cases.is_empty() {
+            record_from(&Engine::dockerd(remapping)?, options, &cases, goldens)?;
+        }
+    }
+    Ok(())
+}
+
+fn record_from(
+    engine: &Engine,
+    options: &Options,
+    cases: &[&case::Case],
+    goldens: &Goldens,
+) -> Result<()> {
     let version = engine.version()?;
     if version.name == engine::BERTH {
         bail!("goldens are recorded from dockerd, and this is {}", version.name);
     }
     ui::detail(&format!("recording {} {}", version.name, version.number));
-    let runner = Runner::new(&engine, options.jobs)?;
+    let runner = Runner::new(engine, options.jobs)?;
     runner.run(cases, &mut |case, transcript| {
         goldens.record(&version.number, case, &transcript)?;
         ui::line(&format!("recorded {}", case.name));
@@ -144,6 +175,10 @@ fn compare_all(options: &Options, cases: &[&case::Case], goldens: &Goldens) -> R
             Some(need) => ui::line(&format!("skipped {}: {need}", case.name)),
         }
     }
+    if live.is_some() {
+        // Whatever runs there, it does not remap users.
+        here.retain(|case| !case.userns);
+    }
     if let Some(live) = &live {
         let version = live.version()?;
         ui::detail(&format!("comparing with {} {}, live", version.name, version.number));
@@ -157,22 +192,27 @@ fn compare_all(options: &Options, cases: &[&case::Case], goldens: &Goldens) -> R
         ui::detail(&format!("comparing with goldens of dockerd {}", answers.version()));
     }
     for pass in PASSES {
-        let Pass { driver, file_system, .. } = *pass;
+        let Pass { file_system, remapping, .. } = *pass;
+        let driver = pass.driver.or(remapping.then_some(REMAPPING));
         let prefix = driver.map_or(String::new(), |driver| format!("{driver}/"));
-        let core: Vec<_> =
-            here.iter().copied().filter(|case| driver.is_none() || case.core).collect();
-        if core.is_empty() || !options.wants_driver(driver) {
+        let core: Vec<_> = here.iter().copied().filter(|case| pass.takes(case)).collect();
+        let unasked = remapping && live.is_some();
+        if core.is_empty() || unasked || !options.wants_driver(driver) {
             continue;
         }
         if let Some((_, need)) = pass.programs.iter().find(|(program, _)| !on_path(program)) {
             ui::line(&format!("skipped {prefix}: {need}"));
             continue;
         }
-        let engine = Engine::berth(driver, file_system)?;
+        let engine = if remapping {
+            Engine::remapping_berth()?
+        } else {
+            Engine::berth(driver, file_system)?
+        };
         let runner = Runner::new(&engine, options.jobs)?;
         runner.run(&core, &mut |case, transcript| {
             let name = format!("{prefix}{}", case.name);
-            if options.accept && driver.is_none() {
+            if options.accept && (driver.is_none() || case.userns) {
                 answers.accept(&case.name, &transcript)?;
             }
             match answers.judge(&case.name, &transcript) {

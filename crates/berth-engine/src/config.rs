@@ -5,6 +5,8 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use berth_types::IdMaps;
+
 use crate::registry::RegistryConfig;
 
 /// What an engine is told at its start. Values are checked by whoever fills it in.
@@ -14,6 +16,8 @@ pub struct EngineConfig {
     pub data_root: PathBuf,
     /// Run-time state: bundles, sockets, network namespaces.
     pub exec_root: PathBuf,
+    /// What ids of containers are on the host, in a data root for these maps alone.
+    pub ids: IdMaps,
     /// The watcher's program.
     pub shim: PathBuf,
     /// The storage driver asked for; empty for automatic choice.
@@ -80,6 +84,7 @@ impl EngineConfig {
         Self {
             data_root,
             exec_root,
+            ids: IdMaps::default(),
             shim,
             storage_driver: String::new(),
             storage_opts: Vec::new(),

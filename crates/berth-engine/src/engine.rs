@@ -11,6 +11,7 @@ use berth_images::ImageStore;
 use berth_layers::LayerStore;
 use berth_networks::Networks;
 use berth_runtime::{selftest, shim};
+use berth_types::IdMaps;
 use berth_volumes::VolumeStore;
 
 use crate::blocking::blocking;
@@ -174,6 +175,11 @@ impl Engine {
         &self.inner.events
     }
 
+    /// What ids of containers are on the host.
+    pub(crate) fn ids(&self) -> &IdMaps {
+        &self.config().ids
+    }
+
     pub(crate) fn db(&self) -> &Arc<Db> {
         &self.inner.db
     }
@@ -270,7 +276,8 @@ struct Stores {
 impl Stores {
     fn open(config: &EngineConfig) -> Result<Self, EngineError> {
         let root = config.data_root.as_path();
-        let data_root = DataRoot::open(root)?;
+        let owner = config.ids.root();
+        let data_root = DataRoot::open_for(root, owner)?;
         make_dir(&config.exec_root)?;
         make_dir(&config.exec_root.join("containers"))?;
         let db = Arc::new(Db::open(&root.join("berth.db"), SCHEMAS)?);
@@ -280,9 +287,11 @@ impl Stores {
         let driver = crate::system::open_driver(config)?;
         data_root.clear_tmp().map_err(EngineError::io("empty", &root.join("tmp")))?;
         let id = data_root.engine_id().map_err(EngineError::io("read", root))?;
-        let layers = Arc::new(LayerStore::open(root, driver, Arc::clone(&db))?);
+        let layers =
+            Arc::new(LayerStore::open_for(root, driver, Arc::clone(&db), config.ids.clone())?);
         let images = Arc::new(ImageStore::open(Arc::clone(&db), Arc::clone(&layers)));
-        let volumes = Arc::new(VolumeStore::open(&root.join("volumes"), Arc::clone(&db))?);
+        let volumes =
+            Arc::new(VolumeStore::open_for(&root.join("volumes"), Arc::clone(&db), owner)?);
         let networks =
             Arc::new(Networks::open(crate::system::networks_config(config)?, Arc::clone(&db))?);
         let registries = Registries::open(root, &config.registry, &images)

@@ -150,6 +150,11 @@ pub enum ContainerError {
     BadRequest(Box<EngineError>),
     #[error("no command specified")]
     NoCommand,
+    #[error(
+        "cannot join the namespaces of container {name}, which has the host's users, when user \
+         namespaces are enabled"
+    )]
+    JoinsHostUsers { name: String },
     #[error("container {id} is not running")]
     NotRunning { id: String },
     #[error("cannot kill container: {name}: container {id} is not running")]
@@ -271,6 +276,7 @@ impl Classify for ContainerError {
             | Self::RenameSame
             | Self::NoConfig
             | Self::NoCommand
+            | Self::JoinsHostUsers { .. }
             | Self::BadRequest(_)
             | Self::Signal { .. }
             | Self::DetachKeys { .. }

@@ -13,6 +13,7 @@
 pub mod allocated;
 pub mod apply;
 pub mod atomic;
+mod capability;
 pub mod changes;
 pub mod copy;
 pub mod decompress;

@@ -2,7 +2,8 @@
 //!
 //! Entries are sorted by name within each directory, so the same tree gives the same bytes. Times
 //! are in whole seconds, owners are numbers only, and `security.capability` is the one extended
-//! attribute that goes along. Sockets are left out.
+//! attribute that goes along. Sockets are left out. Owners are ids of the container: where the tree holds
+//! ids of the host, they are translated, and those that no container has become the kernel's 65534.
 
 use std::collections::HashMap;
 use std::ffi::OsStr;
@@ -12,9 +13,11 @@ use std::os::fd::{AsFd as _, BorrowedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
+use berth_types::IdMaps;
 use rustix::fs::{FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
 
+use crate::capability;
 use crate::changes::{CAPABILITY, Change, ChangeKind, xattr};
 use crate::root::{Follow, MAX_DEPTH, READ_DIR, Root, names};
 use crate::tar::{Entry, Kind, TarWriter, Time};
@@ -59,16 +62,16 @@ enum Style {
 /// Packs an overlay upper directory as a layer: whiteouts become `.wh.` files.
 ///
 /// Names have no leading `./` and there is no entry for the root, as in Docker's own layers.
-pub fn overlay_upper<W: Write>(upper: &Root, out: W) -> Result<Packed, PackError> {
-    let mut packer = Packer::new(out, Style::Upper);
+pub fn overlay_upper<W: Write>(upper: &Root, ids: &IdMaps, out: W) -> Result<Packed, PackError> {
+    let mut packer = Packer::new(out, ids, Style::Upper);
     packer.below(upper.fd(), &mut Vec::new(), 0)?;
     packer.finish()
 }
 
 /// Packs a whole tree (`docker export`, the base layer of a full-tree driver), without the
 /// root itself.
-pub fn tree<W: Write>(tree: &Root, out: W) -> Result<Packed, PackError> {
-    let mut packer = Packer::new(out, Style::Plain);
+pub fn tree<W: Write>(tree: &Root, ids: &IdMaps, out: W) -> Result<Packed, PackError> {
+    let mut packer = Packer::new(out, ids, Style::Plain);
     packer.below(tree.fd(), &mut Vec::new(), 0)?;
     packer.finish()
 }
@@ -76,10 +79,15 @@ pub fn tree<W: Write>(tree: &Root, out: W) -> Result<Packed, PackError> {
 /// Packs `changes` of a full tree as a layer, sorted by path.
 ///
 /// A path that has disappeared since the changes were found is left out.
-pub fn changes<W: Write>(tree: &Root, changes: &[Change], out: W) -> Result<Packed, PackError> {
+pub fn changes<W: Write>(
+    tree: &Root,
+    changes: &[Change],
+    ids: &IdMaps,
+    out: W,
+) -> Result<Packed, PackError> {
     let mut sorted: Vec<&Change> = changes.iter().collect();
     sorted.sort_by(|a, b| a.path.as_os_str().cmp(b.path.as_os_str()));
-    let mut packer = Packer::new(out, Style::Layer);
+    let mut packer = Packer::new(out, ids, Style::Layer);
     for change in sorted {
         let failed =
             |action| move |source| PackError::Tree { action, path: change.path.clone(), source };
@@ -105,9 +113,10 @@ pub fn rebased<W: Write>(
     root: &Root,
     path: &Path,
     name: &Path,
+    ids: &IdMaps,
     out: W,
 ) -> Result<Packed, PackError> {
-    let mut packer = Packer::new(out, Style::Plain);
+    let mut packer = Packer::new(out, ids, Style::Plain);
     let failed = |action| move |source| PackError::Tree { action, path: path.to_owned(), source };
     let mut name = name.as_os_str().as_bytes().to_vec();
     while name.last() == Some(&b'/') {
@@ -119,7 +128,7 @@ pub fn rebased<W: Write>(
     let stat = root.stat(path, Follow::No).map_err(failed("look at"))?;
     if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
         let dir = root.open_dir(path).map_err(failed("open"))?;
-        let entry = entry_of(&stat, &name, Some(dir.fd()))?;
+        let entry = packer.entry_of(&stat, &name, Some(dir.fd()))?;
         packer.header(&entry)?;
         packer.below(dir.fd(), &mut name, 0)?;
     } else {
@@ -129,8 +138,9 @@ pub fn rebased<W: Write>(
     packer.finish()
 }
 
-struct Packer<W> {
+struct Packer<'a, W> {
     out: TarWriter<W>,
+    ids: &'a IdMaps,
     style: Style,
     /// First names of files that have several.
     links: HashMap<(u64, u64), Vec<u8>>,
@@ -147,10 +157,11 @@ fn written(result: io::Result<()>) -> Result<(), PackError> {
     result.map_err(|source| PackError::Write { source })
 }
 
-impl<W: Write> Packer<W> {
-    fn new(out: W, style: Style) -> Self {
+impl<'a, W: Write> Packer<'a, W> {
+    fn new(out: W, ids: &'a IdMaps, style: Style) -> Self {
         Self {
             out: TarWriter::new(out),
+            ids,
             style,
             links: HashMap::new(),
             buffer: vec![0; BUFFER],
@@ -222,14 +233,14 @@ impl<W: Write> Packer<W> {
             }
             FileType::RegularFile => self.file(dir, base, &stat, name)?,
             FileType::Symlink => {
-                let mut entry = entry_of(&stat, name, None)?;
+                let mut entry = self.entry_of(&stat, name, None)?;
                 let text =
                     rustix::fs::readlinkat(dir, base, Vec::new()).map_err(failed("read", name))?;
                 entry.link = text.into_bytes();
                 self.linked(entry, &stat)?;
             }
             FileType::CharacterDevice | FileType::BlockDevice | FileType::Fifo => {
-                let entry = entry_of(&stat, name, None)?;
+                let entry = self.entry_of(&stat, name, None)?;
                 self.linked(entry, &stat)?;
             }
             _ => self.packed.skipped += 1,
@@ -243,7 +254,7 @@ impl<W: Write> Packer<W> {
         stat: &Stat,
         name: &[u8],
     ) -> Result<(), PackError> {
-        let entry = entry_of(stat, name, Some(dir))?;
+        let entry = self.entry_of(stat, name, Some(dir))?;
         self.header(&entry)?;
         if self.style != Style::Upper {
             return Ok(());
@@ -272,7 +283,7 @@ impl<W: Write> Packer<W> {
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
         let file =
             rustix::fs::openat(dir, base, flags, Mode::empty()).map_err(failed("open", name))?;
-        let mut entry = entry_of(stat, name, Some(file.as_fd()))?;
+        let mut entry = self.entry_of(stat, name, Some(file.as_fd()))?;
         if let Some(first) = self.first_name(stat, name) {
             entry.kind = Kind::HardLink;
             entry.link = first;
@@ -335,45 +346,52 @@ impl<W: Write> Packer<W> {
         let entry = Entry {
             path: [dir, PREFIX, base].concat(),
             mode,
-            uid: u64::from(stat.st_uid),
-            gid: u64::from(stat.st_gid),
+            // The kernel makes whiteouts for whoever mounted, who may be nobody in the container.
+            uid: self.ids.uids.to_container(stat.st_uid).unwrap_or(0).into(),
+            gid: self.ids.gids.to_container(stat.st_gid).unwrap_or(0).into(),
             mtime: mtime(stat),
             ..Entry::default()
         };
         self.header(&entry)
     }
-}
 
-/// What a tar says about a file.
-fn entry_of(stat: &Stat, name: &[u8], open: Option<BorrowedFd<'_>>) -> Result<Entry, PackError> {
-    let mut entry = Entry {
-        path: name.to_vec(),
-        mode: stat.st_mode & 0o7777,
-        uid: u64::from(stat.st_uid),
-        gid: u64::from(stat.st_gid),
-        mtime: mtime(stat),
-        ..Entry::default()
-    };
-    match FileType::from_raw_mode(stat.st_mode) {
-        FileType::RegularFile => entry.size = u64::try_from(stat.st_size).unwrap_or(0),
-        FileType::Directory => {
-            entry.kind = Kind::Directory;
-            entry.path.push(b'/');
+    /// What a tar says about a file.
+    fn entry_of(
+        &self,
+        stat: &Stat,
+        name: &[u8],
+        open: Option<BorrowedFd<'_>>,
+    ) -> Result<Entry, PackError> {
+        let mut entry = Entry {
+            path: name.to_vec(),
+            mode: stat.st_mode & 0o7777,
+            uid: self.ids.uids.seen(stat.st_uid).into(),
+            gid: self.ids.gids.seen(stat.st_gid).into(),
+            mtime: mtime(stat),
+            ..Entry::default()
+        };
+        match FileType::from_raw_mode(stat.st_mode) {
+            FileType::RegularFile => entry.size = u64::try_from(stat.st_size).unwrap_or(0),
+            FileType::Directory => {
+                entry.kind = Kind::Directory;
+                entry.path.push(b'/');
+            }
+            FileType::Symlink => entry.kind = Kind::Symlink,
+            FileType::CharacterDevice => entry.kind = Kind::CharDevice,
+            FileType::BlockDevice => entry.kind = Kind::BlockDevice,
+            _ => entry.kind = Kind::Fifo,
         }
-        FileType::Symlink => entry.kind = Kind::Symlink,
-        FileType::CharacterDevice => entry.kind = Kind::CharDevice,
-        FileType::BlockDevice => entry.kind = Kind::BlockDevice,
-        _ => entry.kind = Kind::Fifo,
+        if matches!(entry.kind, Kind::CharDevice | Kind::BlockDevice) {
+            let device = stat.st_rdev;
+            entry.device = (rustix::fs::major(device), rustix::fs::minor(device));
+        }
+        if let Some(open) = open {
+            let value = xattr(open, CAPABILITY).map_err(failed("read an attribute of", name))?;
+            let value = value.map(|value| capability::to_container(value, self.ids));
+            entry.xattrs.extend(value.map(|value| (CAPABILITY.as_bytes().to_vec(), value)));
+        }
+        Ok(entry)
     }
-    if matches!(entry.kind, Kind::CharDevice | Kind::BlockDevice) {
-        let device = stat.st_rdev;
-        entry.device = (rustix::fs::major(device), rustix::fs::minor(device));
-    }
-    if let Some(open) = open {
-        let value = xattr(open, CAPABILITY).map_err(failed("read an attribute of", name))?;
-        entry.xattrs.extend(value.map(|value| (CAPABILITY.as_bytes().to_vec(), value)));
-    }
-    Ok(entry)
 }
 
 fn mtime(stat: &Stat) -> Time {

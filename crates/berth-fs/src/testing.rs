@@ -63,6 +63,11 @@ impl Archive {
         self.raw(&Entry { xattrs, ..entry(path, Kind::File, 0o755) }, b"x")
     }
 
+    /// A file whose owner is not this process's.
+    pub(crate) fn owned(self, path: &str, content: &str, (uid, gid): (u64, u64)) -> Self {
+        self.raw(&Entry { uid, gid, ..entry(path, Kind::File, 0o644) }, content.as_bytes())
+    }
+
     pub(crate) fn finish(self) -> Vec<u8> {
         self.0.finish().unwrap()
     }

@@ -80,7 +80,7 @@ impl LayerStore {
     ) -> Result<(), LayerError> {
         let (new, old) = (self.read(new)?, old.map(|old| self.read(old)).transpose()?);
         let changed = changes::between(old.as_ref().map(|old| &old.root), &new.root)?;
-        pack::changes(&new.root, &changed, out)?;
+        pack::changes(&new.root, &changed, &self.inner().ids, out)?;
         Ok(())
     }
 
@@ -124,7 +124,8 @@ impl Draft {
         let parent = self.parent.as_ref().map(|parent| parent.chain.clone());
         self.store.commit_packed(op, parent, |out| {
             if let Some(native) = self.store.driver().native() {
-                pack::overlay_upper(&open_root(native.diff_dir(&self.layer))?, out)?;
+                let upper = open_root(native.diff_dir(&self.layer))?;
+                pack::overlay_upper(&upper, &self.store.inner().ids, out)?;
                 return Ok(());
             }
             let below = self.parent.as_ref().map(|parent| &parent.layer);

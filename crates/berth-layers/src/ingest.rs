@@ -250,7 +250,8 @@ impl Ingest {
         };
         let dest = Root::open(&path).map_err(io_at("open", &path))?;
         let mut records = BufWriter::new(self.store.files.start(&new.layer)?);
-        let options = UnpackOptions::layer(style, &path);
+        let mut options = UnpackOptions::layer(style, &path);
+        options.ids.clone_from(&self.store.ids);
         let applied = berth_fs::apply::apply(tar, dest.fd().as_fd(), &options, Some(&mut records))
             .map_err(|source| LayerError::Unpack { slot, source })?;
         records.flush().map_err(io_at("write the tar-split of", path))?;

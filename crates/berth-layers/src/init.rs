@@ -5,9 +5,10 @@ use std::ffi::OsStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
+use berth_types::Owner;
 use rustix::fs::{
-    AtFlags, FileType, Gid, Mode, OFlags, Stat, Uid, XattrFlags, fchmod, fchown, fgetxattr,
-    flistxattr, fsetxattr, fstat, mkdirat, openat, statat, symlinkat, unlinkat,
+    AtFlags, FileType, Gid, Mode, OFlags, Stat, Uid, XattrFlags, chownat, fchmod, fchown,
+    fgetxattr, flistxattr, fsetxattr, fstat, mkdirat, openat, statat, symlinkat, unlinkat,
 };
 use rustix::io::Errno;
 
@@ -46,41 +47,42 @@ const OPAQUE: &str = "trusted.overlay.opaque";
 
 /// Fills the directory of changes of an init layer, as mounting it on `lowers` (nearest first)
 /// and filling it there would.
-pub(crate) fn fill_upper(upper: &Path, lowers: &[PathBuf]) -> Result<(), LayerError> {
+pub(crate) fn fill_upper(upper: &Path, lowers: &[PathBuf], owner: Owner) -> Result<(), LayerError> {
     let view = lowers.iter().map(|path| open(path)).collect::<Result<_, _>>()?;
-    fill(&open(upper)?, &View(view)).map_err(io_at("fill the init layer", upper))
+    fill(&open(upper)?, &View(view), owner).map_err(io_at("fill the init layer", upper))
 }
 
 /// Fills the whole tree of an init layer.
-pub(crate) fn fill_tree(root: &Path) -> Result<(), LayerError> {
-    fill(&open(root)?, &View(Vec::new())).map_err(io_at("fill the init layer", root))
+pub(crate) fn fill_tree(root: &Path, owner: Owner) -> Result<(), LayerError> {
+    fill(&open(root)?, &View(Vec::new()), owner).map_err(io_at("fill the init layer", root))
 }
 
 fn open(path: &Path) -> Result<OwnedFd, LayerError> {
     rustix::fs::open(path, DIR, Mode::empty()).map_err(io_at("open", path))
 }
 
-fn fill(root: &OwnedFd, lowers: &View) -> Result<(), Errno> {
+fn fill(root: &OwnedFd, lowers: &View, owner: Owner) -> Result<(), Errno> {
     for (dir, entries) in CONTENT {
         if dir.is_empty() {
-            place_all(root, entries, lowers)?;
+            place_all(root, entries, lowers, owner)?;
         } else {
             let below = lowers.look_up(dir)?;
-            place_all(&enter(root, dir, &below)?, entries, &below.into_view())?;
+            let dir = enter(root, dir, &below, owner)?;
+            place_all(&dir, entries, &below.into_view(), owner)?;
         }
     }
     Ok(())
 }
 
-fn place_all(dir: &OwnedFd, entries: &Entries, lowers: &View) -> Result<(), Errno> {
+fn place_all(dir: &OwnedFd, entries: &Entries, lowers: &View, owner: Owner) -> Result<(), Errno> {
     for (name, kind) in entries {
-        place(dir, name, *kind, &lowers.look_up(name)?)?;
+        place(dir, name, *kind, &lowers.look_up(name)?, owner)?;
     }
     Ok(())
 }
 
 /// Opens the directory `name`; creates it like the one below. Anything else there is replaced.
-fn enter(dir: &OwnedFd, name: &str, below: &Below) -> Result<OwnedFd, Errno> {
+fn enter(dir: &OwnedFd, name: &str, below: &Below, owner: Owner) -> Result<OwnedFd, Errno> {
     match openat(dir, name, DIR, Mode::empty()) {
         Err(Errno::NOENT) => {}
         Err(Errno::NOTDIR | Errno::LOOP) => unlinkat(dir, name, AtFlags::empty())?,
@@ -90,12 +92,24 @@ fn enter(dir: &OwnedFd, name: &str, below: &Below) -> Result<OwnedFd, Errno> {
     let new = openat(dir, name, DIR, Mode::empty())?;
     match below {
         Below::Dir(view) => copy_attributes(&view.0[0], &new)?,
-        Below::Nothing | Below::Other => fchmod(&new, Mode::from_raw_mode(MODE))?,
+        Below::Nothing | Below::Other => {
+            own(dir, name, owner)?;
+            fchmod(&new, Mode::from_raw_mode(MODE))?;
+        }
     }
     Ok(new)
 }
 
-fn place(dir: &OwnedFd, name: &str, kind: Kind, below: &Below) -> Result<(), Errno> {
+/// Gives what was made here to the container's root.
+fn own(dir: &OwnedFd, name: &str, owner: Owner) -> Result<(), Errno> {
+    if owner == Owner::ROOT {
+        return Ok(());
+    }
+    let (uid, gid) = (Uid::from_raw(owner.uid), Gid::from_raw(owner.gid));
+    chownat(dir, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)
+}
+
+fn place(dir: &OwnedFd, name: &str, kind: Kind, below: &Below, owner: Owner) -> Result<(), Errno> {
     // Directories stay as the image has them, files and links are replaced.
     match statat(dir, name, AtFlags::SYMLINK_NOFOLLOW) {
         Ok(stat) if is(&stat, FileType::Directory) => return Ok(()),
@@ -105,13 +119,17 @@ fn place(dir: &OwnedFd, name: &str, kind: Kind, below: &Below) -> Result<(), Err
         Err(error) => return Err(error),
     }
     match kind {
-        Kind::Dir => enter(dir, name, &Below::Nothing).map(drop),
+        Kind::Dir => enter(dir, name, &Below::Nothing, owner).map(drop),
         Kind::File => {
             let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
             let file = openat(dir, name, flags, Mode::from_raw_mode(MODE))?;
+            own(dir, name, owner)?;
             fchmod(file, Mode::from_raw_mode(MODE))
         }
-        Kind::Link(target) => symlinkat(target, dir, name),
+        Kind::Link(target) => {
+            symlinkat(target, dir, name)?;
+            own(dir, name, owner)
+        }
     }
 }
 
@@ -243,7 +261,7 @@ mod tests {
     #[test]
     fn an_empty_tree_gets_everything() {
         let dir = tempfile::tempdir().unwrap();
-        fill_tree(dir.path()).unwrap();
+        fill_tree(dir.path(), Owner::ROOT).unwrap();
         assert_eq!(names(dir.path()), ALL);
         for path in ["dev/pts", "etc/hosts", ".dockerenv"] {
             let meta = fs::symlink_metadata(dir.path().join(path)).unwrap();
@@ -251,7 +269,7 @@ mod tests {
         }
         let link = fs::read_link(dir.path().join("etc/mtab")).unwrap();
         assert_eq!(link, Path::new("/proc/mounts"));
-        fill_tree(dir.path()).unwrap();
+        fill_tree(dir.path(), Owner::ROOT).unwrap();
         assert_eq!(names(dir.path()), ALL);
     }
 
@@ -264,7 +282,7 @@ mod tests {
         fs::create_dir(&outside).unwrap();
         symlink(&outside, root.join("etc")).unwrap();
         fs::create_dir_all(root.join("dev/console")).unwrap();
-        fill_tree(&root).unwrap();
+        fill_tree(&root, Owner::ROOT).unwrap();
         assert_eq!(fs::read_dir(&outside).unwrap().count(), 0);
         let mut expected: Vec<_> = ALL.iter().map(|&name| name.to_owned()).collect();
         expected.push("proc/kept".to_owned());
@@ -284,7 +302,7 @@ mod tests {
         fs::File::create(at("far/etc/hosts")).unwrap();
         // Hides the directory of the layer below it.
         fs::File::create(at("near/sys")).unwrap();
-        fill_upper(&at("upper"), &[at("near"), at("far")]).unwrap();
+        fill_upper(&at("upper"), &[at("near"), at("far")], Owner::ROOT).unwrap();
         let expected: Vec<_> =
             ALL.into_iter().filter(|name| !["proc", "dev/shm"].contains(name)).collect();
         assert_eq!(names(&at("upper")), expected);

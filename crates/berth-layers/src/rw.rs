@@ -8,7 +8,7 @@ use berth_db::Tx;
 use berth_fs::changes::{self, Change};
 use berth_fs::pack;
 use berth_fs::root::Root;
-use berth_storage::{Access, CreateOptions, Mounted, NativeDiff, Prepared, StorageError};
+use berth_storage::{Access, CreateOptions, Mounted, Prepared, StorageError};
 use berth_types::{ChainId, ContainerId, LayerId};
 
 use crate::activations::{Active, Reading};
@@ -280,11 +280,12 @@ impl LayerStore {
             Err(StorageError::ReadOnly { .. }) => return Ok(()),
             other => other?,
         };
+        let owner = self.inner().ids.root();
         if let Some(native) = self.driver().native() {
-            init::fill_upper(&native.diff_dir(id), &native.lower_dirs(id)?)?;
+            init::fill_upper(&native.diff_dir(id), &native.lower_dirs(id)?, owner)?;
         } else {
             let mounted = Mounted::new(prepared)?;
-            init::fill_tree(mounted.root())?;
+            init::fill_tree(mounted.root(), owner)?;
         }
         Ok(self.driver().commit(id)?)
     }
@@ -305,11 +306,16 @@ impl LayerStore {
         reach: Reach<'_>,
         out: W,
     ) -> Result<(), LayerError> {
+        let ids = &self.inner().ids;
         match self.driver().native() {
-            Some(native) => pack_upper(native, &rw.mount, out),
+            Some(native) => {
+                let upper = open_root(native.diff_dir(&rw.mount))?;
+                pack::overlay_upper(&upper, ids, out)?;
+                Ok(())
+            }
             None => self.with_trees(rw, reach, |old, new| {
                 let changed = changes::between(Some(old), new)?;
-                pack::changes(new, &changed, out)?;
+                pack::changes(new, &changed, ids, out)?;
                 Ok(())
             }),
         }
@@ -353,15 +359,6 @@ fn mounted_root(path: &Path, rw: &RwLayer) -> Result<Root, LayerError> {
     };
     let is_mounted = root.is_mount().map_err(io_at("look at", path))?;
     if is_mounted { Ok(root) } else { Err(ended()) }
-}
-
-fn pack_upper<W: Write>(
-    native: &dyn NativeDiff,
-    mount: &LayerId,
-    out: W,
-) -> Result<(), LayerError> {
-    pack::overlay_upper(&open_root(native.diff_dir(mount))?, out)?;
-    Ok(())
 }
 
 pub(crate) fn open_root(path: impl AsRef<Path>) -> Result<Root, LayerError> {

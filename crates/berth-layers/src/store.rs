@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 
 use berth_db::{Db, Tx};
 use berth_storage::StorageDriver;
-use berth_types::{ChainId, ContainerId, DiffId, LayerId, Timestamp};
+use berth_types::{ChainId, ContainerId, DiffId, IdMaps, LayerId, Timestamp};
 
 use crate::activations::Activations;
 use crate::files::Files;
@@ -78,6 +78,8 @@ pub(crate) struct Inner {
     pub(crate) lost_and_found: PathBuf,
     /// What a repair took out of its place and has not moved away yet: no record knows these.
     pub(crate) replaced: Mutex<BTreeSet<LayerId>>,
+    /// What ids of containers are in layers.
+    pub(crate) ids: IdMaps,
 }
 
 impl LayerStore {
@@ -87,10 +89,21 @@ impl LayerStore {
         driver: Arc<dyn StorageDriver>,
         db: Arc<Db>,
     ) -> Result<Self, LayerError> {
+        Self::open_for(root, driver, db, IdMaps::default())
+    }
+
+    /// As [`open`](Self::open), for layers that hold ids of the host as `ids` maps them. Tars that
+    /// come in and go out have ids of the container.
+    pub fn open_for(
+        root: &Path,
+        driver: Arc<dyn StorageDriver>,
+        db: Arc<Db>,
+        ids: IdMaps,
+    ) -> Result<Self, LayerError> {
         let files = Files::open(root)?;
         let lost_and_found = root.join("lost+found");
         let (activations, replaced) = (Activations::default(), Mutex::default());
-        let inner = Inner { driver, db, files, activations, lost_and_found, replaced };
+        let inner = Inner { driver, db, files, activations, lost_and_found, replaced, ids };
         Ok(Self { inner: Arc::new(inner) })
     }
 

@@ -10,7 +10,7 @@ use berth_api::json::{Dict, List};
 use berth_sys::netns;
 
 use crate::netlink::{Change, Netlink, VethPair, is_no_device, is_there_already};
-use crate::store::{Endpoint, Network};
+use crate::store::{Endpoint, Network, Plug};
 use crate::{NetworkError, bridge};
 
 /// Below the exec root: the namespaces.
@@ -19,21 +19,25 @@ pub(crate) const NAMESPACES: &str = "netns";
 /// The container's interface.
 const INSIDE: &str = "eth0";
 
-/// Makes the namespace of `endpoint` and everything in it. `bridge` is the number of the bridge.
+/// Makes the namespace of `endpoint`, or takes the one that `plug` brings, and everything in it. `bridge` is the number of the bridge.
 pub(crate) fn set_up(
     endpoint: &Endpoint,
+    plug: &Plug<'_>,
     bridge: Option<u32>,
     mtu: u32,
-    keep_ipv6: bool,
 ) -> Result<(), NetworkError> {
     let path = &endpoint.namespace;
     if path.as_os_str().is_empty() {
         return Ok(());
     }
-    match netns::create(path) {
+    let create = || match plug.namespace {
+        Some(from) => netns::bind(from, path),
+        None => netns::create(path),
+    };
+    match create() {
         // Left by a daemon that was killed here; nobody can be in it.
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-            netns::remove(path).and_then(|()| netns::create(path))
+            netns::remove(path).and_then(|()| create())
         }
         other => other,
     }
@@ -41,7 +45,7 @@ pub(crate) fn set_up(
     if let Some(bridge) = bridge {
         plug_in(endpoint, bridge, mtu)?;
     }
-    netns::within(path, || configure(endpoint, keep_ipv6))
+    netns::within(path, || configure(endpoint, plug.keep_ipv6))
         .map_err(NetworkError::kernel("set up the network namespace"))
 }
 

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io;
 use std::net::Ipv4Addr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use berth_api::container::{EndpointSettings, NetworkSettings};
@@ -46,6 +46,8 @@ pub struct Plug<'a> {
     pub mac: &'a str,
     /// Leave IPv6 switched on for the interface, because the container has sysctls for it.
     pub keep_ipv6: bool,
+    /// A network namespace that was made for it; without one it is made here.
+    pub namespace: Option<&'a Path>,
 }
 
 /// A container's end of a network. Serialized beside the namespace while the container runs.
@@ -364,8 +366,7 @@ impl Networks {
         berth_fs::atomic::write_with(&file, &json, 0o600, Durability::Unsynced)
             .map_err(NetworkError::io("write", file))?;
         let mtu = self.config.bridge.mtu;
-        let first =
-            sandbox::set_up(endpoint, bridge.map(|bridge| bridge.index), mtu, plug.keep_ipv6);
+        let first = sandbox::set_up(endpoint, plug, bridge.map(|bridge| bridge.index), mtu);
         match first {
             // Somebody removed the bridge, or made it anew.
             Err(NetworkError::Kernel { ref source, .. })
@@ -373,7 +374,7 @@ impl Networks {
             {
                 sandbox::tear_down(endpoint)?;
                 let again = self.make_bridge()?;
-                sandbox::set_up(endpoint, Some(again.index), mtu, plug.keep_ipv6)
+                sandbox::set_up(endpoint, plug, Some(again.index), mtu)
             }
             other => other,
         }

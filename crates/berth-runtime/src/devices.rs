@@ -203,6 +203,7 @@ pub fn runtime_rules() -> Vec<Rule> {
 #[expect(missing_docs, reason = "the names say it")]
 pub struct Node {
     pub path: String,
+    pub host: PathBuf,
     pub kind: Kind,
     pub major: u32,
     pub minor: u32,
@@ -223,6 +224,7 @@ impl Node {
         };
         Ok(Some(Self {
             path: inside,
+            host: host.to_owned(),
             kind,
             major: rustix::fs::major(meta.rdev()),
             minor: rustix::fs::minor(meta.rdev()),

@@ -55,7 +55,7 @@ pub const FIELDS: &[(&str, Support)] = &[
     ("StorageOpt",           Works),
     ("Tmpfs",                Works),
     ("UTSMode",              Works),
-    ("UsernsMode",           Refused(&["host"])),
+    ("UsernsMode",           Works),
     ("ShmSize",              Works),
     ("Sysctls",              Works),
     ("Runtime",              Refused(&["runc", "io.containerd.runc.v2"])),
@@ -143,7 +143,6 @@ mod tests {
         #[rustfmt::skip]
         let table = [
             ("Cgroup",            json!("container:x")),
-            ("UsernsMode",        json!("private")),
             ("Runtime",           json!("kata")),
             ("BlkioWeightDevice", json!([{"Path": "/dev/sda", "Weight": 10}])),
             ("DeviceRequests",    json!([{"Driver": "cdi"}])),
@@ -159,7 +158,7 @@ mod tests {
             );
         }
         let harmless = json!({
-            "UsernsMode": "host", "Runtime": "runc", "DeviceRequests": [], "BlkioWeightDevice": null,
+            "Runtime": "runc", "DeviceRequests": [], "BlkioWeightDevice": null,
             "OomKillDisable": false,
         });
         check(&serde_json::from_value(harmless).unwrap()).unwrap();

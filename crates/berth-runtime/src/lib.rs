@@ -34,6 +34,6 @@ pub use host::Host;
 pub use mounts::{Access, MountKind, ResolvedMount};
 pub use process::ExecInput;
 pub use shim::{Bundle, ShimHandle};
-pub use spec::{EtcFiles, Network, SpecInput, build};
+pub use spec::{EtcFiles, Network, SpecInput, Users, build};
 pub use user::Accounts;
-pub use validate::validate;
+pub use validate::{check_remapped, validate};

@@ -1,6 +1,7 @@
 //! The OCI process of `docker exec`.
 
 use berth_api::container::{ContainerConfig, HostConfig};
+use berth_types::IdMaps;
 use serde_json::{Value, json};
 
 use crate::caps::{self, CapSet};
@@ -9,9 +10,12 @@ use crate::host::Host;
 use crate::limits;
 use crate::mounts::clean;
 use crate::security::{Security, UNCONFINED};
-use crate::spec::{merge_env, set_home};
+use crate::spec::{check_mapped, merge_env, set_home};
 use crate::user::{Accounts, User};
 use crate::validate::{check_env, check_working_dir};
+
+/// Docker's exit code of an exec that could not be started, but for its program.
+const NOT_STARTED: i32 = 126;
 
 /// What an exec is made of.
 #[derive(Debug, Clone)]
@@ -38,6 +42,8 @@ pub struct ExecInput<'a> {
     pub console_size: (u16, u16),
     /// The root's account files. Needed with `user` only.
     pub accounts: &'a Accounts,
+    /// What ids of the container are on the host.
+    pub ids: &'a IdMaps,
     /// The machine.
     pub host: &'a Host,
 }
@@ -69,6 +75,7 @@ pub fn build(input: &ExecInput<'_>) -> Result<ExecProcess, RuntimeError> {
         container["user"].clone()
     } else {
         let user = input.accounts.resolve(input.user, &input.host_config.group_add)?;
+        check_mapped(&user, input.ids, NOT_STARTED)?;
         // The container's HOME is its own user's, unless the settings name one.
         if !input.config.env.iter().any(|var| var.starts_with("HOME=")) {
             env.retain(|var| !var.starts_with("HOME="));
@@ -160,6 +167,7 @@ mod tests {
             tty: false,
             console_size: (0, 0),
             accounts: &accounts,
+            ids: &IdMaps::default(),
             host: &host,
         };
         change(&mut input);

@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 
 use berth_api::container::{ContainerConfig, HostConfig};
 use berth_shim_proto::{Event, LogTarget, ShimConfig};
-use berth_types::HexId;
+use berth_types::{HexId, IdMaps};
 use serde_json::{Value, json};
 
 use crate::error::RuntimeError;
@@ -140,6 +140,7 @@ fn run(
         oom_score_adj: None,
         capabilities: built.caps.bits(),
         seccomp: built.filter.as_ref().map(|filter| filter.flags),
+        ids: IdMaps::default(),
     };
     bundle.write(&built, &config, host)?;
     let (handle, _) = create(shim, bundle, TIMEOUT)?;
@@ -191,6 +192,7 @@ fn probe_spec(shim: &Path, id: &str, root: &Path, host: &Host) -> Result<Built, 
         mounts: &program_mounts(shim),
         hostname: "probe",
         network: Network::New,
+        users: None,
         join_ipc: None,
         join_pid: None,
         shm: None,

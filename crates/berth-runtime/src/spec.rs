@@ -4,6 +4,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use berth_api::container::{ContainerConfig, HostConfig};
+use berth_shim_proto::Failure;
+use berth_types::IdMaps;
 use serde_json::{Map, Value, json};
 
 use crate::caps::{self, CapSet};
@@ -27,6 +29,8 @@ pub(crate) use env::{merge as merge_env, set_home};
 pub const INIT_PATH: &str = "/sbin/docker-init";
 /// Where containers' groups are when nothing is said.
 pub const CGROUP_PARENT: &str = "/berth";
+/// Docker's exit code of a container that could not be started, but for its program.
+const NOT_STARTED: i32 = 128;
 /// Where a container sees control groups.
 const CGROUPS: &str = "/sys/fs/cgroup";
 
@@ -41,6 +45,15 @@ pub enum Network {
     Join(PathBuf),
     /// The host's.
     Host,
+}
+
+/// The user namespace that a container is created in.
+#[derive(Debug, Clone)]
+pub struct Users<'a> {
+    /// Its file.
+    pub namespace: PathBuf,
+    /// Its maps.
+    pub ids: &'a IdMaps,
 }
 
 /// Files of the container's directory that show up in its `/etc`. Left out where the container
@@ -70,6 +83,8 @@ pub struct SpecInput<'a> {
     pub hostname: &'a str,
     /// The network.
     pub network: Network,
+    /// A user namespace; without one the container has the host's users.
+    pub users: Option<Users<'a>>,
     /// The IPC namespace of another container (`/proc/PID/ns/ipc`), for `--ipc container:`.
     pub join_ipc: Option<PathBuf>,
     /// The process namespace of another container, for `--pid container:`.
@@ -127,8 +142,17 @@ pub fn build(input: &SpecInput<'_>) -> Result<Built, RuntimeError> {
     let mut mounts = all_mounts(input)?;
     let args = final_args(input, &mut mounts)?;
     let user = input.accounts.resolve(&config.user, &host_config.group_add)?;
+    if let Some(users) = &input.users {
+        check_mapped(&user, users.ids, NOT_STARTED)?;
+    }
+    let (mut nodes, device_rules) = device_access(host_config)?;
+    if input.users.is_some() {
+        // Nodes cannot be made in a user namespace, and libcontainer binds them from the path that
+        // they have inside.
+        let bind = |node: Node| ResolvedMount::bind(node.host, node.path);
+        mounts.extend(nodes.drain(..).map(bind));
+    }
     let (mounts, propagation) = mounts_to_oci(input, &security, &mounts)?;
-    let (nodes, device_rules) = device_access(host_config)?;
     let cgroups_path = cgroups_path(input)?;
 
     let process = process(input, &security, &args, &user, &caps, &mut warnings);
@@ -318,6 +342,9 @@ fn namespaces(input: &SpecInput<'_>) -> Value {
     if cgroupns_mode == "private" && input.host.cgroup_namespaces {
         add("cgroup", None);
     }
+    if let Some(users) = &input.users {
+        add("user", Some(&users.namespace));
+    }
     Value::Array(list)
 }
 
@@ -328,9 +355,11 @@ fn sysctls(input: &SpecInput<'_>) -> Value {
     const PORTS: (&str, &str) = ("net.ipv4.ip_unprivileged_port_start", "0");
     let mut list = Map::new();
     if matches!(input.network, Network::New | Network::Own(_)) {
-        for (key, value) in [PING, PORTS] {
+        // In a user namespace the range's end is nobody.
+        let settings = if input.users.is_some() { &[PORTS][..] } else { &[PING, PORTS] };
+        for (key, value) in settings {
             if is_there(&Path::new("/proc/sys").join(key.replace('.', "/"))) {
-                list.insert(key.to_owned(), json!(value));
+                list.insert((*key).to_owned(), json!(value));
             }
         }
     }
@@ -338,6 +367,24 @@ fn sysctls(input: &SpecInput<'_>) -> Value {
         list.insert(key.clone(), json!(value));
     }
     Value::Object(list)
+}
+
+/// Refuses a user or groups that are nobody on the host, in runc's words.
+pub(crate) fn check_mapped(user: &User, ids: &IdMaps, exit_code: i32) -> Result<(), RuntimeError> {
+    let refuse = |reason: &str| {
+        let message = format!("unable to setup user: {reason}");
+        Err(RuntimeError::Failed(Failure { exit_code, message }))
+    };
+    if ids.uids.to_host(user.uid.into()).is_err() {
+        return refuse("cannot set uid to unmapped user in user namespace");
+    }
+    if ids.gids.to_host(user.gid.into()).is_err() {
+        return refuse("cannot set gid to unmapped user in user namespace");
+    }
+    if user.groups.iter().any(|gid| ids.gids.to_host((*gid).into()).is_err()) {
+        return refuse("setgroups: invalid argument");
+    }
+    Ok(())
 }
 
 fn device_access(host_config: &HostConfig) -> Result<(Vec<Node>, Vec<Rule>), RuntimeError> {

@@ -118,10 +118,29 @@ fn check_modes(config: &ContainerConfig, host_config: &HostConfig) -> Result<(),
             host_config.isolation
         ));
     }
+    if !["", "host"].contains(&host_config.userns_mode.as_str()) {
+        return refuse(format!("invalid userns mode: {}", host_config.userns_mode));
+    }
     if host_config.uts_mode == "host" && !config.hostname.is_empty() {
         return refuse("conflicting options: hostname and the UTS mode".to_owned());
     }
     check_network_mode(config, host_config)
+}
+
+/// What a container with a user namespace of its own cannot have.
+pub fn check_remapped(host_config: &HostConfig) -> Result<(), RuntimeError> {
+    let HostConfig { privileged, network_mode, pid_mode, .. } = host_config;
+    let text = if *privileged {
+        "privileged mode is incompatible with user namespaces.  You must run the container in the \
+         host namespace when running privileged mode"
+    } else if network_mode == "host" {
+        "cannot share the host's network namespace when user namespaces are enabled"
+    } else if pid_mode == "host" {
+        "cannot share the host PID namespace when user namespaces are enabled"
+    } else {
+        return Ok(());
+    };
+    refuse(text.to_owned())
 }
 
 fn check_network_mode(
@@ -215,6 +234,27 @@ mod tests {
         let host = Host::full();
         fill_defaults(&mut host_config, &host);
         validate(&config, &mut host_config, &host).map_err(|error| berth_types::kind::chain(&error))
+    }
+
+    #[test]
+    fn remapped_users_do_not_go_with_what_belongs_to_the_hosts() {
+        #[rustfmt::skip]
+        let table = [
+            (json!({}),                       None),
+            (json!({"NetworkMode": "none"}),  None),
+            (json!({"Privileged": true, "PidMode": "host"}),
+             Some("privileged mode is incompatible with user namespaces.  You must run the container in the host namespace when running privileged mode")),
+            (json!({"NetworkMode": "host"}),  Some("cannot share the host's network namespace when user namespaces are enabled")),
+            (json!({"PidMode": "host"}),      Some("cannot share the host PID namespace when user namespaces are enabled")),
+        ];
+        for (config, refusal) in table {
+            let host_config: HostConfig = serde_json::from_value(config.clone()).unwrap();
+            let got = check_remapped(&host_config).map_err(|error| error.to_string());
+            assert_eq!(got.err().as_deref(), refusal, "{config}");
+        }
+        let mode = |mode: &str| answer(&json!({"Cmd": ["sh"]}), &json!({"UsernsMode": mode}));
+        assert!(mode("host").is_ok());
+        assert_eq!(mode("private"), Err("invalid userns mode: private".to_owned()));
     }
 
     #[test]

@@ -53,6 +53,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+use berth_types::IdMaps;
 use serde::{Deserialize, Serialize};
 
 /// What the watcher needs to know, in `shim.json`.
@@ -83,6 +84,10 @@ pub struct ShimConfig {
     /// The container has a filter, in `seccomp.bpf`, and nothing runs without it; the value is its
     /// `SECCOMP_FILTER_FLAG_…` bits.
     pub seccomp: Option<u32>,
+    /// What ids of the container are on the host, when it has a user namespace of its own; OCI's
+    /// `process` and the like have ids of the container.
+    #[serde(default, skip_serializing_if = "IdMaps::is_identity")]
+    pub ids: IdMaps,
 }
 
 /// A mount as plain data; mirrors the storage layer's plan.

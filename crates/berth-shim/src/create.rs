@@ -6,11 +6,12 @@ use std::path::{Component, Path, PathBuf};
 use std::rc::Rc;
 
 use berth_shim_proto::ShimConfig;
+use berth_types::Owner;
 use berth_types::kind::chain;
 use libcontainer::container::builder::ContainerBuilder;
 use libcontainer::syscall::syscall::SyscallType;
 use oci_spec::runtime::Spec;
-use rustix::fs::{Mode, OFlags, ResolveFlags};
+use rustix::fs::{AtFlags, Gid, Mode, OFlags, ResolveFlags, Uid};
 use rustix::io::Errno;
 
 use crate::confine::Confinement;
@@ -24,7 +25,12 @@ use crate::status::Report;
 pub(crate) fn create(bundle: &Path, config: &ShimConfig, report: &Report) -> Result<(), ShimError> {
     let config_path = bundle.join(state::CONFIG);
     let spec = Spec::load(&config_path).map_err(|error| runtime(&error))?;
-    ensure_cwd(bundle, &spec)?;
+    ensure_cwd(bundle, &spec, config.ids.root())?;
+    if !config.ids.is_identity() {
+        // Those of the host's root would go along into the container.
+        rustix::thread::set_thread_groups(&[])
+            .map_err(|errno| ShimError::system("leave the host's groups")(errno.into()))?;
+    }
     if let Some(adjustment) = config.oom_score_adj {
         adjust_oom_score(adjustment);
     }
@@ -58,8 +64,8 @@ pub(crate) fn adjust_oom_score(adjustment: i32) {
 }
 
 /// Makes the working directory where it is missing, as runc does; in the file system that will be
-/// there, which for a path below a bind mount is that of its source.
-fn ensure_cwd(bundle: &Path, spec: &Spec) -> Result<(), ShimError> {
+/// there, which for a path below a bind mount is that of its source. `owner` is the container's root.
+fn ensure_cwd(bundle: &Path, spec: &Spec, owner: Owner) -> Result<(), ShimError> {
     let (Some(process), Some(root)) = (spec.process(), spec.root()) else { return Ok(()) };
     let cwd = process.cwd();
     let mut base = (bundle.join(root.path()), PathBuf::from("/"));
@@ -79,13 +85,13 @@ fn ensure_cwd(bundle: &Path, spec: &Spec) -> Result<(), ShimError> {
         }
     }
     let rest = cwd.strip_prefix(&base.1).unwrap_or(Path::new(""));
-    make_beneath(&base.0, rest).map_err(|errno| ShimError::Runtime {
+    make_beneath(&base.0, rest, owner).map_err(|errno| ShimError::Runtime {
         text: format!("mkdir {}: {}", cwd.display(), crate::lookup::go_text(errno)),
     })
 }
 
 /// `mkdir -p` of `path` below `root`; links are followed as if `root` were `/`.
-fn make_beneath(root: &Path, path: &Path) -> Result<(), Errno> {
+fn make_beneath(root: &Path, path: &Path, owner: Owner) -> Result<(), Errno> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let root = rustix::fs::open(root, flags, Mode::empty())?;
     let enter =
@@ -98,6 +104,11 @@ fn make_beneath(root: &Path, path: &Path) -> Result<(), Errno> {
         there = match enter(&so_far) {
             Err(Errno::NOENT) => {
                 rustix::fs::mkdirat(&there, name, Mode::from_raw_mode(0o755))?;
+                if owner != Owner::ROOT {
+                    let (uid, gid) = (Uid::from_raw(owner.uid), Gid::from_raw(owner.gid));
+                    let flags = AtFlags::SYMLINK_NOFOLLOW;
+                    rustix::fs::chownat(&there, name, Some(uid), Some(gid), flags)?;
+                }
                 enter(&so_far)?
             }
             other => other?,
@@ -118,13 +129,13 @@ mod tests {
         fs::create_dir_all(root.join("real")).unwrap();
         symlink("/real", root.join("link")).unwrap();
         symlink("../../..", root.join("up")).unwrap();
-        make_beneath(&root, Path::new("a/b")).unwrap();
-        make_beneath(&root, Path::new("link/c")).unwrap();
-        make_beneath(&root, Path::new("up/d")).unwrap();
+        make_beneath(&root, Path::new("a/b"), Owner::ROOT).unwrap();
+        make_beneath(&root, Path::new("link/c"), Owner::ROOT).unwrap();
+        make_beneath(&root, Path::new("up/d"), Owner::ROOT).unwrap();
         for made in ["a/b", "real/c", "d"] {
             assert!(fs::metadata(root.join(made)).unwrap().is_dir(), "{made}");
         }
         fs::File::create(root.join("file")).unwrap();
-        assert_eq!(make_beneath(&root, Path::new("file")), Err(Errno::NOTDIR));
+        assert_eq!(make_beneath(&root, Path::new("file"), Owner::ROOT), Err(Errno::NOTDIR));
     }
 }

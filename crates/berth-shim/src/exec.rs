@@ -64,9 +64,10 @@ pub(crate) fn join(
     let kept: Vec<_> = kept.map(|fd| fd.as_raw_fd()).collect();
     // What a path in the container could lead out through, `/proc/self/fd/N` as working directory.
     crate::io::close_others(&kept).map_err(ShimError::system("close what was inherited"))?;
-    // The mounts last: this process needs the host's `/proc` until it has forked.
-    let mounts = home.namespaces & ThreadNameSpaceType::MOUNT;
-    join_namespaces(&init, home.namespaces - mounts)?;
+    // The mounts last: this process needs the host's `/proc` until it has forked. With them the users:
+    // in a user namespace it has no more power over the host's control groups.
+    let late = home.namespaces & (ThreadNameSpaceType::MOUNT | ThreadNameSpaceType::USER);
+    join_namespaces(&init, home.namespaces - late)?;
     // Of the pid namespace only a child is part.
     let side = match &group {
         None => fork().map_err(ShimError::system("fork"))?,
@@ -81,8 +82,9 @@ pub(crate) fn join(
             Ok(())
         }
         Forked::Child => {
-            let inner = Inner { spec: &spec, request, console, proc, confinement };
-            let result = join_namespaces(&init, mounts).and_then(|()| {
+            let remapped = home.namespaces.contains(ThreadNameSpaceType::USER);
+            let inner = Inner { spec: &spec, request, console, proc, confinement, remapped };
+            let result = join_namespaces(&init, late).and_then(|()| {
                 drop(init);
                 inside::run(inner)
             });

@@ -31,11 +31,16 @@ pub(crate) struct Inner<'a> {
     /// The host's `/proc`, where there is an AppArmor profile to set.
     pub(crate) proc: Option<File>,
     pub(crate) confinement: Confinement,
+    /// Users are others here than on the host.
+    pub(crate) remapped: bool,
 }
 
 /// Becomes the program, or says why not.
 pub(crate) fn run(inner: Inner<'_>) -> Result<Infallible, ShimError> {
-    let Inner { spec, request, console, proc, confinement } = inner;
+    let Inner { spec, request, console, proc, confinement, remapped } = inner;
+    if remapped {
+        become_root().map_err(system("become the container's root"))?;
+    }
     rustix::process::setsid().map_err(system("start a session"))?;
     if let Some(console) = console {
         take_terminal(console, spec.user.uid, request.console_size)?;
@@ -110,6 +115,13 @@ fn no_directory(spec: &ExecSpec, errno: Errno) -> ShimError {
     let text =
         format!("chdir to cwd ({:?}) set in config.json failed: {}", spec.cwd, go_text(errno));
     ShimError::Runtime { text }
+}
+
+/// The host's root is nobody here.
+fn become_root() -> Result<(), Errno> {
+    rustix::thread::set_thread_groups(&[])?;
+    rustix::thread::set_thread_res_gid(Gid::ROOT, Gid::ROOT, Gid::ROOT)?;
+    rustix::thread::set_thread_res_uid(Uid::ROOT, Uid::ROOT, Uid::ROOT)
 }
 
 /// Changes users without losing what is needed to confine the process afterwards.

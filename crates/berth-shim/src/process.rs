@@ -72,7 +72,7 @@ impl Process {
         conn: u64,
     ) -> Result<Self, ShimError> {
         let uid = request.process["user"]["uid"].as_u64().and_then(|uid| u32::try_from(uid).ok());
-        let uid = uid.unwrap_or(0);
+        let uid = host_uid(home.config, uid.unwrap_or(0))?;
         let prepare = ShimError::system("prepare an exec");
         let streams = || -> std::io::Result<_> {
             let (ends, inside) = if request.tty {
@@ -164,6 +164,12 @@ impl Process {
             || self.drain_until.is_some_and(|until| now >= until);
         self.exit.is_some() && drained && self.starting.is_none()
     }
+}
+
+/// Who a user of the container is on the host.
+pub(crate) fn host_uid(config: &ShimConfig, uid: u32) -> Result<u32, ShimError> {
+    let mapped = config.ids.uids.to_host(uid.into());
+    mapped.map_err(|error| ShimError::Runtime { text: error.to_string() })
 }
 
 /// Takes the terminal that libcontainer sends, and makes it ready.

@@ -15,7 +15,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use crate::cgroups::Cgroups;
 use crate::error::ShimError;
 use crate::io::{self, Ends};
-use crate::process::{Process, end_fork, in_fork, receive_terminal};
+use crate::process::{Process, end_fork, host_uid, in_fork, receive_terminal};
 use crate::shim::{INIT, Shim};
 use crate::state::{self, SpecPart};
 use crate::status::{Heard, Outcome, Report};
@@ -116,7 +116,7 @@ fn begin(
     signals: SignalFd,
 ) -> Result<Shim, ShimError> {
     let log = open_log(&config.log)?;
-    let (pid, ends) = create_container(bundle, config, spec.uid())?;
+    let (pid, ends) = create_container(bundle, config, host_uid(config, spec.uid())?)?;
     if let Some(dir) = cgroups.unified() {
         enforce_devices(bundle, dir)?;
     }

@@ -20,7 +20,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use berth_fs::reserve::Reserve;
 use berth_sys::fsinfo;
 use berth_sys::mount::{Unmount, unmount, unmount_tree};
-use berth_types::{HexId, LayerId};
+use berth_types::{HexId, LayerId, Owner};
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 use rustix::io::Errno;
 
@@ -42,6 +42,8 @@ pub(crate) const PRIVATE: u32 = 0o710;
 pub(crate) struct Home {
     dir: PathBuf,
     driver: &'static str,
+    /// Whose the roots of layers are; its group passes through what is around them.
+    root: Owner,
     delete: Delete,
     reserve: Reserve,
     reaping: Mutex<()>,
@@ -52,20 +54,25 @@ pub(crate) type Delete = fn(&Path) -> io::Result<()>;
 
 impl Home {
     /// Opens the directory, creating it when it is missing.
-    pub(crate) fn open(driver: &'static str, dir: &Path) -> Result<Self, StorageError> {
-        Self::open_with(driver, dir, delete_tree)
+    pub(crate) fn open(
+        driver: &'static str,
+        dir: &Path,
+        root: Owner,
+    ) -> Result<Self, StorageError> {
+        Self::open_with(driver, dir, root, delete_tree)
     }
 
     /// Like [`open`](Self::open), for layers that are more than directories.
     pub(crate) fn open_with(
         driver: &'static str,
         dir: &Path,
+        root: Owner,
         delete: Delete,
     ) -> Result<Self, StorageError> {
-        make_dir(dir, PRIVATE)?;
+        make_passage(dir, root)?;
         let reserve = Reserve::at(dir);
         reserve.renew();
-        Ok(Self { dir: dir.to_owned(), driver, delete, reserve, reaping: Mutex::new(()) })
+        Ok(Self { dir: dir.to_owned(), driver, root, delete, reserve, reaping: Mutex::new(()) })
     }
 
     pub(crate) fn dir(&self) -> &Path {
@@ -112,11 +119,36 @@ impl Home {
         Ok(path)
     }
 
-    /// An empty directory that [`publish`](Self::publish) turns into the layer.
-    pub(crate) fn start_creating(&self, id: &LayerId, mode: u32) -> Result<PathBuf, StorageError> {
+    /// An empty directory that [`publish`](Self::publish) turns into the layer, to be the layer's
+    /// root.
+    pub(crate) fn start_root(&self, id: &LayerId) -> Result<PathBuf, StorageError> {
         let path = self.stage(id)?;
-        new_dir(&path, mode)?;
+        self.new_root(&path)?;
         Ok(path)
+    }
+
+    /// An empty directory that [`publish`](Self::publish) turns into the layer, to be around its
+    /// root.
+    pub(crate) fn start_creating(&self, id: &LayerId) -> Result<PathBuf, StorageError> {
+        let path = self.stage(id)?;
+        new_dir(&path, PRIVATE)?;
+        let_pass(&path, self.root)?;
+        Ok(path)
+    }
+
+    /// Creates the directory that is the root of a layer.
+    pub(crate) fn new_root(&self, path: &Path) -> Result<(), StorageError> {
+        new_dir(path, 0o755)?;
+        self.own_root(path)
+    }
+
+    /// Gives the root of a new layer its owner.
+    pub(crate) fn own_root(&self, path: &Path) -> Result<(), StorageError> {
+        if self.root == Owner::ROOT {
+            return Ok(());
+        }
+        std::os::unix::fs::chown(path, Some(self.root.uid), Some(self.root.gid))
+            .map_err(io_at("set the owner of", path))
     }
 
     /// Gives a finished layer its name.
@@ -302,6 +334,20 @@ pub(crate) fn new_dir(path: &Path, mode: u32) -> Result<(), StorageError> {
 /// Like [`new_dir`], with parents, and an existing one is used as it is.
 pub(crate) fn make_dir(path: &Path, mode: u32) -> Result<(), StorageError> {
     berth_fs::atomic::create_dir_durable(path, mode).map_err(io_at("create", path))
+}
+
+/// Makes a directory around layers, or uses the one that is there; `root` may pass through it.
+pub(crate) fn make_passage(path: &Path, root: Owner) -> Result<(), StorageError> {
+    make_dir(path, PRIVATE)?;
+    let_pass(path, root)
+}
+
+/// Lets the group of containers' root pass through a directory.
+fn let_pass(path: &Path, root: Owner) -> Result<(), StorageError> {
+    if root == Owner::ROOT {
+        return Ok(());
+    }
+    std::os::unix::fs::chown(path, None, Some(root.gid)).map_err(io_at("set the group of", path))
 }
 
 /// The mode without what the process's mask took away.

@@ -5,7 +5,7 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
-use berth_types::{Classify, ErrorKind};
+use berth_types::{Classify, ErrorKind, Owner};
 
 use crate::btrfs::Btrfs;
 use crate::devicemapper::Devicemapper;
@@ -27,6 +27,8 @@ pub struct Selection<'a> {
     pub environment: Option<Environment<'a>>,
     /// `--storage-opt`, each `key=value`.
     pub options: &'a [String],
+    /// What containers' root is on the host.
+    pub owner: Owner,
 }
 
 /// A driver named by an environment variable.
@@ -85,7 +87,8 @@ enum Chosen {
     ByName,
 }
 
-type Opener = fn(&Path, &[String]) -> Result<Arc<dyn StorageDriver>, StorageError>;
+type Opener = fn(&Path, &[String], Owner) -> Opened;
+type Opened = Result<Arc<dyn StorageDriver>, StorageError>;
 
 /// Opens the driver that `selection` asks for, or the one that this data root calls for.
 ///
@@ -165,7 +168,7 @@ fn choose(selection: &Selection<'_>) -> Result<Arc<dyn StorageDriver>, StorageEr
 fn first_that_works(selection: &Selection<'_>) -> Result<Arc<dyn StorageDriver>, StorageError> {
     for Known { name, chosen, open } in DRIVERS {
         let Some(open) = open.filter(|_| *chosen == Chosen::Freely) else { continue };
-        match open(&selection.root.join(name), selection.options) {
+        match open(&selection.root.join(name), selection.options, selection.owner) {
             Err(error) if error.is_not_supported() => {
                 tracing::debug!("[graphdriver] storage driver {name} does not work here: {error}");
             }
@@ -189,7 +192,7 @@ fn open_named(
     let Some(open) = known.open else {
         return Err(StorageError::NotBuilt { name: known.name });
     };
-    let driver = open(&selection.root.join(name), selection.options)?;
+    let driver = open(&selection.root.join(name), selection.options, selection.owner)?;
     if known.chosen == Chosen::ByName {
         tracing::warn!(
             "[graphdriver] WARNING: the {name} storage-driver is deprecated, and will be removed \
@@ -228,34 +231,32 @@ pub(crate) fn is_empty(dir: &Path) -> Result<bool, StorageError> {
     }
 }
 
-fn open_btrfs(home: &Path, options: &[String]) -> Result<Arc<dyn StorageDriver>, StorageError> {
-    Ok(Arc::new(Btrfs::open(home, options)?))
+fn open_btrfs(home: &Path, options: &[String], root: Owner) -> Opened {
+    Ok(Arc::new(Btrfs::open_for(home, options, root)?))
 }
 
-fn open_devicemapper(
-    home: &Path,
-    options: &[String],
-) -> Result<Arc<dyn StorageDriver>, StorageError> {
+fn open_devicemapper(home: &Path, options: &[String], root: Owner) -> Opened {
+    if root != Owner::ROOT {
+        let text = "devicemapper: userns-remap is not supported by this version of berth";
+        return Err(StorageError::Option(text.to_owned()));
+    }
     Ok(Arc::new(Devicemapper::open(home, options)?))
 }
 
-fn open_fuse_overlayfs(
-    home: &Path,
-    options: &[String],
-) -> Result<Arc<dyn StorageDriver>, StorageError> {
-    Ok(Arc::new(FuseOverlayfs::open(home, options)?))
+fn open_fuse_overlayfs(home: &Path, options: &[String], root: Owner) -> Opened {
+    Ok(Arc::new(FuseOverlayfs::open_for(home, options, root)?))
 }
 
-fn open_overlay(home: &Path, options: &[String]) -> Result<Arc<dyn StorageDriver>, StorageError> {
-    Ok(Arc::new(Overlay::open(home, options)?))
+fn open_overlay(home: &Path, options: &[String], root: Owner) -> Opened {
+    Ok(Arc::new(Overlay::open_for(home, options, root)?))
 }
 
-fn open_overlay2(home: &Path, options: &[String]) -> Result<Arc<dyn StorageDriver>, StorageError> {
-    Ok(Arc::new(Overlay2::open(home, options)?))
+fn open_overlay2(home: &Path, options: &[String], root: Owner) -> Opened {
+    Ok(Arc::new(Overlay2::open_for(home, options, root)?))
 }
 
-fn open_vfs(home: &Path, options: &[String]) -> Result<Arc<dyn StorageDriver>, StorageError> {
-    Ok(Arc::new(Vfs::open(home, options)?))
+fn open_vfs(home: &Path, options: &[String], root: Owner) -> Opened {
+    Ok(Arc::new(Vfs::open_for(home, options, root)?))
 }
 
 #[cfg(test)]

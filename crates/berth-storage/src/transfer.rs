@@ -89,6 +89,21 @@ impl Copied<'_, '_> {
         })
     }
 
+    /// Makes the directory around a layer's files, for the group that passes through the original.
+    pub(crate) fn passage(&self, place: &Path) -> Result<(), StorageError> {
+        use std::os::unix::fs::MetadataExt as _;
+        let (from, to) = (self.from.join(place), self.to.join(place));
+        let group = match fs::symlink_metadata(&from) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                let (driver, id) = (self.driver, self.id.clone());
+                return Err(StorageError::UnknownLayer { driver, id });
+            }
+            other => other.map_err(io_at("look at", from))?.gid(),
+        };
+        crate::home::new_dir(&to, crate::home::PRIVATE)?;
+        std::os::unix::fs::chown(&to, None, Some(group)).map_err(io_at("set the group of", to))
+    }
+
     /// Copies a small file, if it is there.
     pub(crate) fn small(&self, place: &Path, mode: u32) -> Result<Option<Vec<u8>>, StorageError> {
         use std::io::Write as _;

@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 
 use berth_fs::copy::{self, Xattrs};
 use berth_fs::root::Root;
-use berth_types::LayerId;
+use berth_types::{LayerId, Owner};
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 
 use crate::error::io_at;
@@ -47,7 +47,7 @@ impl BlockTwin {
         for name in ["active", "mnt"] {
             make_dir(&dir.join(name), 0o700)?;
         }
-        Ok(Self { home: Home::open(NAME, &dir.join("store"))?, dir: dir.to_owned() })
+        Ok(Self { home: Home::open(NAME, &dir.join("store"), Owner::ROOT)?, dir: dir.to_owned() })
     }
 
     fn data(&self, id: &LayerId) -> PathBuf {
@@ -80,7 +80,7 @@ impl BlockTwin {
         if let Some(parent) = parent {
             self.home.check(parent)?;
         }
-        let data = self.home.start_creating(id, PRIVATE)?.join(DATA);
+        let data = self.home.start_creating(id)?.join(DATA);
         new_dir(&data, 0o755)?;
         if let Some(parent) = parent {
             let open = |path: &Path| Root::open(path).map_err(io_at("open", path));

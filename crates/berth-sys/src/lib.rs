@@ -27,3 +27,4 @@ pub mod socket;
 pub mod system;
 pub mod thread;
 pub mod tty;
+pub mod userns;

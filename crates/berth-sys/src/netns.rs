@@ -20,14 +20,25 @@ fn on_thread<T: Send>(name: &str, work: impl FnOnce() -> io::Result<T> + Send) -
 /// The namespace lives until [`remove`] and the end of the last process in it. On failure
 /// nothing is left.
 pub fn create(path: &Path) -> io::Result<()> {
+    create_with(path, || {
+        on_thread("netns-create", || {
+            // SAFETY: CLONE_NEWNET only changes which network the calling thread sees. The thread
+            // was made for this closure alone and ends with it, so no other code of the process can
+            // find itself in another network; descriptor table and memory stay shared.
+            unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNET)? };
+            Ok(rustix::mount::mount_bind("/proc/thread-self/ns/net", path)?)
+        })
+    })
+}
+
+/// As [`create`], for the namespace that is behind the file `from` already.
+pub fn bind(from: &Path, path: &Path) -> io::Result<()> {
+    create_with(path, || Ok(rustix::mount::mount_bind(from, path)?))
+}
+
+fn create_with(path: &Path, fill: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
     std::fs::OpenOptions::new().write(true).create_new(true).open(path)?;
-    let made = on_thread("netns-create", || {
-        // SAFETY: CLONE_NEWNET only changes which network the calling thread sees. The thread
-        // was made for this closure alone and ends with it, so no other code of the process can
-        // find itself in another network; descriptor table and memory stay shared.
-        unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNET)? };
-        Ok(rustix::mount::mount_bind("/proc/thread-self/ns/net", path)?)
-    });
+    let made = fill();
     if made.is_err() {
         std::fs::remove_file(path)?;
     }

@@ -7,6 +7,7 @@
 pub mod digest;
 pub mod duration;
 pub mod id;
+pub mod idmap;
 pub mod kind;
 pub mod reference;
 pub mod size;
@@ -14,6 +15,7 @@ pub mod time;
 
 pub use digest::{ChainId, DiffId, Digest, DigestError, ImageId};
 pub use id::{ContainerId, HexId, IdError, LayerId};
+pub use idmap::{IdMap, IdMapError, IdMaps, IdRange, Owner};
 pub use kind::{Classify, ErrorKind};
 pub use reference::{Reference, ReferenceError};
 pub use time::Timestamp;

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use berth_build::ignore::Ignore;
 use berth_fs::root::{Follow, Root};
 use berth_fs::unpack::{Devices, Limits, Owner, TypeClash, UnpackOptions, WhiteoutStyle};
-use berth_types::HexId;
+use berth_types::{HexId, IdMaps};
 use rustix::fs::FileType;
 
 use super::error::BuildError;
@@ -50,6 +50,8 @@ impl Context {
             whiteouts: WhiteoutStyle::Plain,
             devices: Devices::Create,
             owner: Owner::Archive,
+            // Ids as the client has them, until they are put into an image.
+            ids: IdMaps::default(),
             type_clash: TypeClash::Replace,
             limits: Limits::LAYER,
             dest_name: PathBuf::from("/"),

@@ -6,6 +6,7 @@ use berth_api::container::ContainerConfig;
 use berth_build::apply;
 use berth_build::instruction::Instruction;
 use berth_fs::root::Root;
+use berth_types::IdMaps;
 
 use super::error::BuildError;
 use super::record::Top;
@@ -30,9 +31,10 @@ impl Builder {
         let layers = Arc::clone(self.engine.layers());
         let parent = stage.image.as_ref().and_then(|image| image.config.top_chain());
         let path = stage.state.config.working_dir.clone();
+        let ids = self.engine.ids().clone();
         let made = blocking(move || {
             let draft = layers.draft(parent.as_ref())?;
-            draft.write(None, |root, _| make(root, &path))??;
+            draft.write(None, |root, _| make(root, &path, &ids))??;
             Ok::<_, EngineError>(draft.commit("build")?)
         })
         .await?;
@@ -41,8 +43,8 @@ impl Builder {
     }
 }
 
-fn make(root: &Root, path: &str) -> Result<(), BuildError> {
-    match place::make_path(root, path) {
+fn make(root: &Root, path: &str, ids: &IdMaps) -> Result<(), BuildError> {
+    match place::make_path(root, path, ids) {
         Err(BuildError::Place { path, .. }) => Err(BuildError::Workdir { path }),
         other => other,
     }

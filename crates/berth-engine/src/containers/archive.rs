@@ -10,7 +10,7 @@ use berth_api::options::ArchivePutOptions;
 use berth_fs::root::{Follow, Root};
 use berth_fs::unpack::{Devices, Limits, Owner, TypeClash, UnpackOptions, WhiteoutStyle};
 use berth_storage::Access;
-use berth_types::Timestamp;
+use berth_types::{IdMaps, Timestamp};
 use rustix::fs::FileType;
 
 use super::export::archive_error;
@@ -41,6 +41,7 @@ impl Engine {
         let wanted = Wanted::new(name, path);
         let (writer, stream) = pieces();
         let (tell, told) = tokio::sync::oneshot::channel();
+        let ids = self.ids().clone();
         let engine = self.clone();
         tokio::spawn(async move {
             let failed = engine
@@ -51,7 +52,7 @@ impl Engine {
                         return Ok::<_, EngineError>(());
                     }
                     let mut writer = writer;
-                    let packed = wanted.pack(root, &mut writer);
+                    let packed = wanted.pack(root, &ids, &mut writer);
                     writer.finish(packed);
                     Ok(())
                 })
@@ -81,8 +82,9 @@ impl Engine {
         let wanted = Wanted::new(name, path);
         let record = container.record();
         let target = path.to_owned();
+        let ids = self.ids().clone();
         self.with_root(&container, View::Whole, Access::Write, move |root, _path| {
-            wanted.unpack(root, &record, options, tar)
+            wanted.unpack(root, &record, ids, options, tar)
         })
         .await?;
         self.publish_container(&container, "extract-to-dir", [("path", target.as_str())]);
@@ -144,7 +146,12 @@ impl Wanted {
         }
     }
 
-    fn pack(&self, root: &Root, writer: &mut impl std::io::Write) -> Result<(), EngineError> {
+    fn pack(
+        &self,
+        root: &Root,
+        ids: &IdMaps,
+        writer: &mut impl std::io::Write,
+    ) -> Result<(), EngineError> {
         let name = if self.path.ends_with("/.") || self.base() == "/" { "." } else { self.base() };
         let path = match self.follow() {
             Follow::Yes => {
@@ -152,7 +159,7 @@ impl Wanted {
             }
             Follow::No => PathBuf::from(&self.path),
         };
-        berth_fs::pack::rebased(root, &path, Path::new(name), writer)
+        berth_fs::pack::rebased(root, &path, Path::new(name), ids, writer)
             .map(|_packed| ())
             .map_err(archive_error)
     }
@@ -161,10 +168,11 @@ impl Wanted {
         &self,
         root: &Root,
         record: &Record,
+        ids: IdMaps,
         options: ArchivePutOptions,
         mut tar: Box<dyn Read + Send>,
     ) -> Result<(), EngineError> {
-        let unpacked = self.unpack_from(root, record, options, &mut tar);
+        let unpacked = self.unpack_from(root, record, ids, options, &mut tar);
         if unpacked.is_err() {
             // A client that is still sending hears of the failure only when it is done.
             let rest = std::io::copy(&mut tar, &mut std::io::sink());
@@ -177,6 +185,7 @@ impl Wanted {
         &self,
         root: &Root,
         record: &Record,
+        ids: IdMaps,
         options: ArchivePutOptions,
         tar: &mut (dyn Read + Send),
     ) -> Result<(), EngineError> {
@@ -188,8 +197,7 @@ impl Wanted {
         let resolved = root.resolve(path, Follow::Yes).map_err(|_gone| self.missing())?;
         check_writable(record, &resolved)?;
         let dir = root.open_dir(path).map_err(|_gone| self.missing())?;
-        // Docker's daemon keeps the archive's owners either way; `copyUIDGID` only matters where
-        // user namespaces shift them.
+        // Docker's daemon keeps the archive's owners either way; `copyUIDGID` changes nothing.
         let owner = Owner::Archive;
         let type_clash =
             if options.no_overwrite_dir_non_dir { TypeClash::Refuse } else { TypeClash::Replace };
@@ -197,6 +205,7 @@ impl Wanted {
             whiteouts: WhiteoutStyle::Plain,
             devices: Devices::Create,
             owner,
+            ids,
             type_clash,
             limits: Limits::LAYER,
             dest_name: resolved,

@@ -160,6 +160,7 @@ impl Engine {
             .recursive(true)
             .mode(0o710)
             .create(&dir)
+            .and_then(|()| crate::data_root::let_pass(&dir, self.ids().root()))
             .map_err(EngineError::io("create", &dir))
     }
 
@@ -232,6 +233,9 @@ impl Plan {
         let network = berth_networks::check(&host_config, Some(&networking_config), &mac)
             .map_err(bad_request)?;
         let validated = berth_runtime::validate(&config, &mut host_config, engine.host())?;
+        if !engine.ids().is_identity() && host_config.userns_mode != "host" {
+            berth_runtime::check_remapped(&host_config)?;
+        }
         warnings.extend(validated);
         defaults::fill_hostname(&id, &mut config, &host_config);
         berth_networks::check_extra_hosts(&host_config.extra_hosts)?;
@@ -315,7 +319,7 @@ fn resolve_mounts(
     })?;
     for mount in &mounts {
         if mount.kind == MountKind::Bind {
-            mount.ensure_source()?;
+            mount.ensure_source(engine.ids().root())?;
         }
     }
     Ok(mounts)

@@ -263,8 +263,10 @@ impl Engine {
             tty: config.tty,
             console_size,
             accounts: &accounts,
+            ids: &self.ids_of(&record),
             host: self.host(),
-        })?;
+        })
+        .map_err(failed)?;
         let attach = if start.detach {
             [false; 3]
         } else {
@@ -326,6 +328,17 @@ fn runs(container: &Container, name: &str) -> Result<(), ContainerError> {
         Status::Created | Status::Exited | Status::Removing | Status::Dead => {
             Err(ContainerError::NotRunning { id: container.id().to_string() })
         }
+    }
+}
+
+/// What a runtime would say of the exec.
+fn failed(error: berth_runtime::RuntimeError) -> EngineError {
+    match error {
+        berth_runtime::RuntimeError::Failed(failure) => {
+            let (exit_code, message) = (failure.exit_code, failure.message);
+            ContainerError::Exec(crate::error::TaskError { exit_code, message }).into()
+        }
+        other => other.into(),
     }
 }
 

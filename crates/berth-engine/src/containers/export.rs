@@ -11,6 +11,7 @@ impl Engine {
         let container = self.registry().find(name)?;
         self.publish_container(&container, "export", []);
         let (writer, stream) = pieces();
+        let ids = self.ids().clone();
         let engine = self.clone();
         tokio::spawn(async move {
             let exported = engine.with_root(
@@ -19,7 +20,7 @@ impl Engine {
                 berth_storage::Access::Read,
                 move |root, _path| {
                     let mut writer = writer;
-                    let packed = berth_fs::pack::tree(root, &mut writer).map(|_packed| ());
+                    let packed = berth_fs::pack::tree(root, &ids, &mut writer).map(|_packed| ());
                     writer.finish(packed.map_err(archive_error));
                     Ok::<_, EngineError>(())
                 },

@@ -37,6 +37,7 @@ mod stop;
 mod supervise;
 mod top;
 mod update;
+mod users;
 mod wait;
 mod watcher;
 

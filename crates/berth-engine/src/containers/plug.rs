@@ -4,22 +4,29 @@ use berth_api::container::{EndpointSettings, NetworkSettings};
 use berth_networks::{DnsConfig, NameFiles, Plug, Sandbox};
 use berth_runtime::mounts::{Access, MountKind as Kind, ResolvedMount};
 use berth_runtime::spec::EtcFiles;
-use berth_types::kind;
+use berth_types::{Owner, kind};
 use berth_volumes::mounts::{ContainerMount, MountKind, ReadOnlyDepth};
 
 use super::record::Record;
+use super::users::Namespaces;
 use crate::engine::Engine;
 use crate::error::EngineError;
 
 impl Engine {
     /// Gives a container its network.
-    pub(crate) fn plug_in(&self, record: &Record) -> Result<Sandbox, EngineError> {
+    pub(crate) fn plug_in(
+        &self,
+        record: &Record,
+        namespaces: Option<&Namespaces>,
+    ) -> Result<Sandbox, EngineError> {
         let keep_ipv6 = record.host.sysctls.keys().any(|key| key.starts_with("net.ipv6."));
+        let namespace = namespaces.map(Namespaces::network);
         let plug = Plug {
             container: &record.id,
             mode: record.network.mode,
             mac: &record.network.mac,
             keep_ipv6,
+            namespace: namespace.as_deref(),
         };
         Ok(self.networks().connect(&plug)?)
     }
@@ -84,6 +91,7 @@ impl Engine {
             options: config.dns_opts.clone(),
         };
         let dir = self.container_dir(&record.id);
+        let owner = self.ids().root();
         let write = |name: &str, text: String| {
             let path = dir.join(name);
             // The container sees the very file: it is rewritten in place, and need not survive a
@@ -93,7 +101,12 @@ impl Engine {
                 .create(true)
                 .truncate(true)
                 .open(&path)
-                .and_then(|mut file| std::io::Write::write_all(&mut file, text.as_bytes()));
+                .and_then(|mut file| {
+                    if owner != Owner::ROOT {
+                        std::os::unix::fs::fchown(&file, Some(owner.uid), Some(owner.gid))?;
+                    }
+                    std::io::Write::write_all(&mut file, text.as_bytes())
+                });
             written.map_err(EngineError::io("write", &path)).map(|()| Some(path))
         };
         Ok(EtcFiles {
@@ -123,7 +136,7 @@ impl Engine {
         let kind = match mount.kind {
             MountKind::Tmpfs => Kind::Tmpfs { options: mount.tmpfs_options.join(",") },
             MountKind::Bind => {
-                mount.ensure_source()?;
+                mount.ensure_source(self.ids().root())?;
                 bind(mount.source.clone(), mount)
             }
             MountKind::Volume => {

@@ -8,6 +8,8 @@ use berth_fs::root::{Follow, Root};
 use berth_layers::{LayerError, Reach};
 use berth_storage::{Access, Mounted};
 use berth_sys::mount::{MountRequest, mount};
+use berth_types::Owner;
+use rustix::fs::{Gid, Uid};
 
 use super::record::Record;
 use super::registry::Container;
@@ -58,8 +60,18 @@ impl Engine {
                     (View::Layers, Some(root)) => root,
                     _ => PathBuf::from(format!("/proc/{pid}/root")),
                 };
-                let root = Root::open(&path).map_err(EngineError::io("open", &path))?;
-                work(&root, &path).map_err(Into::into)
+                let owner = engine.ids_of(&record).root();
+                let enter = || {
+                    let root = Root::open(&path).map_err(EngineError::io("open", &path))?;
+                    work(&root, &path).map_err(Into::into)
+                };
+                if owner == Owner::ROOT {
+                    return enter();
+                }
+                // What the container mounted has no room for files of the host's root, not even for
+                // the moment before they get their owner.
+                berth_sys::userns::as_owner(owner.uid, owner.gid, enter)
+                    .map_err(EngineError::io("enter", &path))?
             })
             .await;
         }
@@ -143,12 +155,13 @@ impl Engine {
         };
         let prepared = self.layers().prepare_rw(&record.id, access)?;
         let path = prepared.root.clone();
+        let owner = self.ids().root();
         let done = berth_sys::mountns::within_private(|| {
             // Undone by hand too: a mount that a helper program serves holds its namespace.
             let mounted = Mounted::new(prepared).map_err(berth_layers::LayerError::from)?;
             let root = Root::open(mounted.root()).map_err(EngineError::io("open", &path))?;
             for bind in &binds {
-                bind_below(&root, mounted.root(), bind)?;
+                bind_below(&root, mounted.root(), bind, owner)?;
             }
             let result = work(&root, mounted.root()).map_err(Into::into);
             drop(root);
@@ -194,13 +207,31 @@ struct Bind {
     rw: bool,
 }
 
+/// Gives the directories to the container's root that were just made on the way to `path`. In a
+/// container whose ids are remapped the host's root owns no others.
+fn give_new(root: &Root, path: &Path, owner: Owner) -> std::io::Result<()> {
+    if owner == Owner::ROOT {
+        return Ok(());
+    }
+    let (uid, gid) = (Uid::from_raw(owner.uid), Gid::from_raw(owner.gid));
+    for dir in path.ancestors() {
+        let dir = root.open_dir(dir)?;
+        let stat = rustix::fs::fstat(dir.fd())?;
+        if (stat.st_uid, stat.st_gid) == (0, 0) {
+            rustix::fs::fchown(dir.fd(), Some(uid), Some(gid))?;
+        }
+    }
+    Ok(())
+}
+
 /// Binds a volume where it belongs. What was never started may lack the mount point: it is made, if
 /// the source is a directory; a source that is gone is left out.
-fn bind_below(root: &Root, path: &Path, bind: &Bind) -> Result<(), EngineError> {
+fn bind_below(root: &Root, path: &Path, bind: &Bind, owner: Owner) -> Result<(), EngineError> {
     let inside = Path::new(&bind.destination);
     let Ok(source) = bind.source.metadata() else { return Ok(()) };
     if source.is_dir() && root.stat(inside, Follow::Yes).is_err() {
         root.mkdir_all(inside, 0o755).map_err(EngineError::io("create", inside))?;
+        give_new(root, inside, owner).map_err(EngineError::io("set the owner of", inside))?;
     }
     let Ok(place) = root.resolve(inside, Follow::Yes) else { return Ok(()) };
     let target = path.join(place.strip_prefix("/").unwrap_or(&place));

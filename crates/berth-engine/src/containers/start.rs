@@ -11,12 +11,13 @@ use berth_runtime::spec::Built;
 use berth_runtime::{Accounts, Bundle, Network, RuntimeError, SpecInput, shim};
 use berth_shim_proto::{LogTarget, Mount, Request, ShimConfig, Teardown};
 use berth_storage::{Access, Prepared};
-use berth_types::{Timestamp, kind};
+use berth_types::{IdMaps, Timestamp, kind};
 
 use super::record::Record;
 use super::registry::Container;
 use super::rootfs::View;
 use super::state::{Change, Effect, Status};
+use super::users::Namespaces;
 use super::watcher::Watcher;
 use super::{attach, remove, supervise};
 use crate::blocking::blocking;
@@ -165,7 +166,8 @@ impl Engine {
         self.ensure_dir(&record.id)?;
         let accounts = self.accounts(&record, run)?;
         let layer = self.layers().prepare_rw(&record.id, Access::Write)?;
-        let sandbox = self.plug_in(&record)?;
+        let namespaces = self.namespaces(&record)?;
+        let sandbox = self.plug_in(&record, namespaces.as_ref())?;
         self.publish_connect(&record, &sandbox);
         let mounts = self.attach_volumes(&record)?;
         let etc = self.write_name_files(&record, &sandbox)?;
@@ -186,6 +188,7 @@ impl Engine {
             mounts: &mounts,
             hostname: &record.config.hostname,
             network,
+            users: namespaces.as_ref().map(Namespaces::users),
             join_ipc: self.joined(&record.host.ipc_mode, "ipc")?,
             join_pid: self.joined(&record.host.pid_mode, "pid")?,
             shm: None,
@@ -198,12 +201,14 @@ impl Engine {
             default_seccomp: None,
             default_no_new_privileges: self.config().no_new_privileges,
             host: self.host(),
-        })?;
+        })
+        .map_err(task_error)?;
         for warning in &built.warnings {
             tracing::warn!(container = %record.id, "{warning}");
         }
         self.publish_mounts(&record);
-        let config = shim_config(&record, &layer, &built)?;
+        let ids = namespaces.as_ref().map(Namespaces::ids).cloned().unwrap_or_default();
+        let config = shim_config(&record, &layer, &built, ids)?;
         let bundle = Bundle::new(&self.config().exec_root, record.id.as_str());
         bundle.write(&built, &config, self.host())?;
         berth_fs::steps::reached("start.staged");
@@ -238,7 +243,7 @@ impl Engine {
     }
 
     /// The namespace file of the container that a mode `container:NAME` names.
-    fn joined(
+    pub(super) fn joined(
         &self,
         mode: &str,
         namespace: &str,
@@ -303,6 +308,7 @@ fn shim_config(
     record: &Record,
     layer: &Prepared,
     built: &Built,
+    ids: IdMaps,
 ) -> Result<ShimConfig, EngineError> {
     let mounts = layer
         .mounts
@@ -334,6 +340,7 @@ fn shim_config(
         oom_score_adj: Some(built.oom_score_adj),
         capabilities: built.caps.bits(),
         seccomp: built.filter.as_ref().map(|filter| filter.flags),
+        ids,
     })
 }
 

@@ -22,7 +22,7 @@ use berth_fs::steps;
 use berth_images::ImageStore;
 use berth_layers::{Hold, LayerStore, RwLayer};
 use berth_storage::transfer::{self, Transfer};
-use berth_types::{ContainerId, Timestamp, kind};
+use berth_types::{ContainerId, Owner, Timestamp, kind};
 use berth_volumes::VolumeStore;
 use serde_json::json;
 
@@ -53,7 +53,7 @@ impl Engine {
     pub fn backup_storage(&self, request: BackupRequest) -> Result<Messages, EngineError> {
         let running = self.upkeep().begin()?;
         transfer::check(self.layers().driver().name())?;
-        check_destination(&request.dest, &self.config().data_root)?;
+        check_destination(&request.dest, self.whole_data_root())?;
         let (sender, receiver) = messages();
         let engine = self.clone();
         tokio::task::spawn_blocking(move || {
@@ -68,6 +68,14 @@ impl Engine {
             }
         });
         Ok(receiver)
+    }
+}
+
+impl Engine {
+    /// The data root that the daemon was told, with those of other ids in it.
+    fn whole_data_root(&self) -> &Path {
+        let own = self.config().data_root.as_path();
+        own.parent().filter(|_| self.ids().root() != Owner::ROOT).unwrap_or(own)
     }
 }
 
@@ -204,7 +212,8 @@ impl Job<'_> {
         steps::reached("backup.snapshot");
         let copied = self.copy_all()?;
         steps::reached("backup.copied");
-        let note = Note::new(driver, &engine.config().data_root, self.request.volumes);
+        let owner = engine.ids().root();
+        let note = Note::new(driver, &engine.config().data_root, owner, self.request.volumes);
         note.write(&self.partial)?;
         berth_fs::atomic::write_with(
             &self.partial.join("engine-id"),
@@ -213,7 +222,7 @@ impl Job<'_> {
             berth_fs::atomic::Durability::Unsynced,
         )
         .map_err(io("fill"))?;
-        data_root::write_marker(&self.partial).map_err(io("fill"))?;
+        data_root::write_marker(&self.partial, owner).map_err(io("fill"))?;
         berth_sys::fsinfo::sync_fs_of(&self.partial).map_err(io("sync"))?;
         steps::reached("backup.synced");
         Ok(copied)

@@ -4,6 +4,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use berth_types::Owner;
 use serde::{Deserialize, Serialize};
 
 use crate::error::EngineError;
@@ -11,6 +12,8 @@ use crate::error::EngineError;
 const NAME: &str = "backup.json";
 /// The format that this version writes.
 const FORMAT: u32 = 1;
+/// The format where layers hold ids of the host.
+const FORMAT_REMAPPED: u32 = 2;
 
 /// What a backup is of.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -24,13 +27,23 @@ pub(super) struct Note {
     pub(super) created: String,
     /// Whether the content of volumes is in it.
     pub(super) volumes: bool,
+    /// What containers' root is on the host, where that is not the host's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    owner: Option<Owner>,
 }
 
 impl Note {
-    pub(super) fn new(driver: &str, data_root: &Path, volumes: bool) -> Self {
+    pub(super) fn new(driver: &str, data_root: &Path, owner: Owner, volumes: bool) -> Self {
         let created = super::backup::now();
         let (driver, data_root) = (driver.to_owned(), data_root.to_owned());
-        Self { format: FORMAT, driver, data_root, created, volumes }
+        let owner = Some(owner).filter(|owner| *owner != Owner::ROOT);
+        let format = if owner.is_some() { FORMAT_REMAPPED } else { FORMAT };
+        Self { format, driver, data_root, created, volumes, owner }
+    }
+
+    /// What containers' root is on the host.
+    pub(super) fn owner(&self) -> Owner {
+        self.owner.unwrap_or(Owner::ROOT)
     }
 
     pub(super) fn write(&self, dir: &Path) -> Result<(), EngineError> {
@@ -55,7 +68,7 @@ impl Note {
         };
         let note: Self = serde_json::from_slice(&text)
             .map_err(|source| EngineError::BackupNote { path: dir.to_owned(), source })?;
-        if note.format > FORMAT {
+        if note.format > FORMAT_REMAPPED {
             let found = note.format;
             return Err(EngineError::BackupTooNew { path: dir.to_owned(), found });
         }

@@ -72,10 +72,17 @@ impl Engine {
         });
         let root = &self.config().data_root;
         let open = |name: &str| {
-            let selection = Selection { root, name: Some(name), environment: None, options: &[] };
+            let selection = Selection {
+                root,
+                name: Some(name),
+                environment: None,
+                options: &[],
+                owner: self.ids().root(),
+            };
             let driver = select::open(&selection).map_err(|error| berth_types::kind::chain(&error));
             driver.and_then(|driver| {
-                LayerStore::open(root, driver, std::sync::Arc::clone(self.db()))
+                let (db, ids) = (std::sync::Arc::clone(self.db()), self.ids().clone());
+                LayerStore::open_for(root, driver, db, ids)
                     .map_err(|error| berth_types::kind::chain(&error))
             })
         };

@@ -35,10 +35,13 @@ pub struct Restored {
     pub containers: u64,
     /// Whether the backup has the content of volumes.
     pub volumes: bool,
+    /// The data root that was filled.
+    pub path: PathBuf,
 }
 
 /// Fills the data root `root`, a missing or empty directory, from the backup in `source`. `report`
-/// hears how many layers of how many are done. The backup is not changed.
+/// hears how many layers of how many are done. The backup is not changed. One of containers whose ids
+/// are remapped fills the directory below `root` that such containers have.
 ///
 /// A daemon takes the root once all of it is synced, and refuses it before.
 pub fn restore_backup(
@@ -47,6 +50,7 @@ pub fn restore_backup(
     report: &mut dyn FnMut(u64, u64),
 ) -> Result<Restored, EngineError> {
     let note = Note::read(source)?;
+    let root = &data_root::place(root, note.owner())?;
     make_empty(root)?;
     let lock = root.join("lock");
     let _lock = LockGuard::acquire(&lock).map_err(|source| {
@@ -63,7 +67,7 @@ pub fn restore_backup(
     let io = |action| EngineError::io(action, root);
     berth_sys::fsinfo::sync_fs_of(root).map_err(io("sync"))?;
     steps::reached("restore.synced");
-    data_root::write_marker(root).map_err(io("mark"))?;
+    data_root::write_marker(root, note.owner()).map_err(io("mark"))?;
     fs::remove_file(&marker).map_err(EngineError::io("remove", &marker))?;
     berth_fs::atomic::sync_dir(root).map_err(io("sync"))?;
     Ok(restored)
@@ -118,7 +122,13 @@ fn fill(
         }
     }
     let db = Arc::new(Db::open(&root.join("berth.db"), SCHEMAS)?);
-    let selection = Selection { root, name: Some(&note.driver), environment: None, options: &[] };
+    let selection = Selection {
+        root,
+        name: Some(&note.driver),
+        environment: None,
+        options: &[],
+        owner: note.owner(),
+    };
     let driver = select::open(&selection)?;
     let layers = LayerStore::open(root, Arc::clone(&driver), Arc::clone(&db))?;
     let home = root.join(&note.driver);
@@ -160,6 +170,7 @@ fn fill(
         layers: images.len() as u64,
         containers: containers.len() as u64,
         volumes: note.volumes,
+        path: root.to_owned(),
     })
 }
 

@@ -119,6 +119,9 @@ impl Engine {
         if host.seccomp {
             options.push("name=seccomp,profile=builtin");
         }
+        if !self.ids().is_identity() {
+            options.push("name=userns");
+        }
         if host.cgroup_namespaces {
             options.push("name=cgroupns");
         }

@@ -33,6 +33,7 @@ pub(crate) fn open_driver(config: &EngineConfig) -> Result<Arc<dyn StorageDriver
         name: named,
         environment,
         options: &config.storage_opts,
+        owner: config.ids.root(),
     })?)
 }
 

@@ -413,3 +413,95 @@ fn root_a_size_is_in_force_after_a_restore() {
         assert!(error.contains("Disk quota exceeded"), "{driver}: {error}");
     }
 }
+
+/// Lets everybody pass on the way to a test's directories.
+fn open_way(dirs: &Dirs) {
+    use std::os::unix::fs::PermissionsExt as _;
+    for dir in dirs.path().ancestors().take_while(|dir| *dir != Path::new("/var/tmp")) {
+        let mode = fs::metadata(dir).unwrap().permissions().mode();
+        if mode & 0o001 == 0 {
+            fs::set_permissions(dir, fs::Permissions::from_mode(mode | 0o111)).unwrap();
+        }
+    }
+}
+
+/// Who owns what, below a directory; but not what overlayfs keeps for itself.
+fn owners(dir: &Path) -> BTreeMap<PathBuf, (u32, u32, u32)> {
+    use std::os::unix::fs::MetadataExt as _;
+    let mut all = BTreeMap::new();
+    let mut left = vec![dir.to_owned()];
+    while let Some(path) = left.pop() {
+        let meta = fs::symlink_metadata(&path).unwrap();
+        if meta.is_dir() && !path.ends_with("work") {
+            left.extend(fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().path()));
+        }
+        let owner = (meta.mode(), meta.uid(), meta.gid());
+        all.insert(path.strip_prefix(dir).unwrap().to_owned(), owner);
+    }
+    all
+}
+
+#[test]
+fn root_a_backup_of_remapped_users_is_restored_for_them() {
+    const UID: u32 = 100_000;
+    each_driver("root_a_backup_of_remapped_users_is_restored_for_them", |dirs, driver| {
+        fs::remove_dir_all(dirs.data_root()).unwrap();
+        open_way(dirs);
+        let own = dirs.remapped_root(UID);
+        let open = dirs.open_remapped_at(&own, UID, driver).unwrap();
+        fill(&open);
+        let before = seen(&open);
+        let inside = dirs.data_root().join("backup");
+        assert_eq!(
+            backup(&open, &inside, true).unwrap_err(),
+            format!("{} is in the data root: a backup must be elsewhere", inside.display())
+        );
+        let dest = dirs.path().join("backup");
+        backup(&open, &dest, true).unwrap();
+        drop(open);
+
+        let base = dirs.path().join("restored");
+        let restored = restore_backup(&dest, &base, &mut |_, _| {});
+        let root = restored.unwrap_or_else(|error| panic!("{driver}: {}", chain(&error))).path;
+        assert_eq!(root, base.join(format!("{UID}.{UID}")));
+        let open = dirs.open_remapped_at(&root, UID, driver).unwrap();
+        for place in [driver, "containers", "volumes"] {
+            assert_eq!(owners(&root.join(place)), owners(&own.join(place)), "{driver}: {place}");
+        }
+        assert!(seen(&open) == before, "{driver}: something is not as it was");
+        is_clean(&open);
+        create(&open, "three");
+        write(&open, "three", "/", &[("new", b"three")]);
+        drop(open);
+        // Beside it, a daemon that remaps nothing has a data root as ever.
+        assert!(dirs.open_at(&base, driver).unwrap().images().is_empty());
+    });
+}
+
+#[test]
+fn root_a_layer_of_remapped_users_is_mended_for_them() {
+    use std::os::unix::fs::MetadataExt as _;
+    const UID: u32 = 100_000;
+    let test = "root_a_layer_of_remapped_users_is_mended_for_them";
+    let Some(dirs) = Dirs::new(test) else { return };
+    open_way(&dirs);
+    let own = dirs.remapped_root(UID);
+    for driver in ["vfs", "overlay2"] {
+        dirs.open_remapped_at(&own, UID, driver).unwrap().import(b"of the image");
+    }
+    let find = || {
+        let layers = fs::read_dir(own.join("overlay2")).unwrap();
+        let files = layers.map(|entry| entry.unwrap().path().join("diff/file"));
+        files.into_iter().find(|path| path.is_file()).unwrap()
+    };
+    let inode = fs::metadata(find()).unwrap().ino();
+    fs::File::options().write(true).open(find()).unwrap().write_all(b"OF").unwrap();
+    let open = dirs.open_remapped_at(&own, UID, "overlay2").unwrap();
+    let repair = open.begin(|engine| engine.repair_storage(Depth::Content, Changes::Made));
+    let sums = finish(&open, repair).unwrap();
+    assert_eq!((&sums["Repaired"]["Mended"], &sums["Repaired"]["Left"]), (&1.into(), &0.into()));
+    let file = fs::metadata(find()).unwrap();
+    assert_ne!(file.ino(), inode);
+    assert_eq!((file.uid(), file.gid()), (UID, UID));
+    is_clean(&open);
+}

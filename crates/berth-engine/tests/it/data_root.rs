@@ -95,8 +95,8 @@ fn root_a_data_root_of_a_newer_version_is_refused_and_not_a_byte_changes() {
         return;
     };
     drop(dirs.open().unwrap());
-    put(&dirs.data_root().join("version"), b"{\"engine\":\"berth\",\"format\":2}\n");
-    check_refused(&dirs, "has format 2");
+    put(&dirs.data_root().join("version"), b"{\"engine\":\"berth\",\"format\":3}\n");
+    check_refused(&dirs, "has format 3");
     put(&dirs.data_root().join("version"), b"{\"engine\":");
     check_refused(&dirs, "cannot be understood");
 }
@@ -268,4 +268,82 @@ fn answers(socket: &Path) -> bool {
         Ok(&head == b"HTTP/1.1 200")
     };
     ask().unwrap_or(false)
+}
+
+/// Mode, user and group of a directory.
+fn owner(path: &Path) -> (u32, u32, u32) {
+    use std::os::unix::fs::MetadataExt as _;
+    let meta = fs::metadata(path).unwrap();
+    (meta.mode() & 0o7777, meta.uid(), meta.gid())
+}
+
+fn set_mode(path: &Path, mode: u32) {
+    fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(mode)).unwrap();
+}
+
+#[test]
+fn root_remapped_users_have_a_data_root_of_their_own() {
+    let test = "root_remapped_users_have_a_data_root_of_their_own";
+    let Some(dirs) = Dirs::new(test) else { return };
+    // The mapped root must be able to pass.
+    set_mode(dirs.data_root().parent().unwrap(), 0o711);
+    let first = dirs.open_remapped(100_000).unwrap();
+    let images = first.import(b"remapped");
+    drop(first);
+    let own = dirs.remapped_root(100_000);
+    for path in [dirs.data_root(), own.clone(), own.join("containers")] {
+        assert_eq!(owner(&path), (0o710, 0, 100_000), "{}", path.display());
+    }
+    assert_eq!(
+        fs::read_to_string(own.join("version")).unwrap(),
+        "{\"engine\":\"berth\",\"format\":2,\"ids\":\"shifted\"}\n"
+    );
+    // Another range, and none, are beside it and see nothing of it.
+    assert!(dirs.open_remapped(300_000).unwrap().images().is_empty());
+    let plain = dirs.open().unwrap();
+    assert!(plain.images().is_empty());
+    plain.import(b"plain");
+    drop(plain);
+    assert_eq!(dirs.open_remapped(100_000).unwrap().images(), images);
+
+    let mut config = dirs.config();
+    config.data_root.clone_from(&own);
+    let refusal = |config| match Dirs::open_config(config) {
+        Ok(_) => panic!("not refused"),
+        Err(error) => berth_types::kind::chain(&error),
+    };
+    assert_eq!(
+        refusal(config),
+        format!(
+            "the layers in {} are for remapped ids: start with --userns-remap (nothing in it was \
+             changed)",
+            own.display()
+        )
+    );
+}
+
+#[test]
+fn root_remapped_users_stay_out_of_foreign_and_closed_directories() {
+    let test = "root_remapped_users_stay_out_of_foreign_and_closed_directories";
+    let Some(dirs) = Dirs::new(test) else { return };
+    let refusal = || match dirs.open_remapped(100_000) {
+        Ok(_) => panic!("not refused"),
+        Err(error) => berth_types::kind::chain(&error),
+    };
+    let closed = dirs.data_root().parent().unwrap().to_owned();
+    set_mode(&closed, 0o700);
+    assert_eq!(
+        refusal(),
+        format!(
+            "a subdirectory in your graphroot path ({}) restricts access to the remapped root \
+             uid/gid; please fix by allowing 'o+x' permissions on existing directories",
+            closed.display()
+        )
+    );
+    assert!(!dirs.data_root().try_exists().unwrap());
+    set_mode(&closed, 0o711);
+    put(&dirs.data_root().join("image/overlay2/repositories.json"), b"{}");
+    let before = picture(&dirs.data_root());
+    assert!(refusal().contains("was not made by berth"), "{}", refusal());
+    assert_eq!(picture(&dirs.data_root()), before);
 }

@@ -12,6 +12,7 @@ use berth_engine::registry::Limits;
 use berth_engine::{Depth, Engine, EngineConfig, EngineError};
 use berth_images::list::ListOptions;
 use berth_types::kind::chain;
+use berth_types::{IdMap, IdMaps};
 use serde_json::Value;
 
 /// The directories of an engine.
@@ -56,7 +57,7 @@ impl Dirs {
         self.dir.path().join("data")
     }
 
-    fn config(&self) -> EngineConfig {
+    pub(crate) fn config(&self) -> EngineConfig {
         let exec_root = self.dir.path().join("exec");
         let mut config = EngineConfig::new(self.data_root(), exec_root, "/bin/true".into());
         config.bridge = "none".to_owned();
@@ -73,6 +74,31 @@ impl Dirs {
         Self { dir: tempfile::tempdir_in(dir).unwrap(), _fs: None }
     }
 
+    /// Opens an engine on them whose containers' users are remapped, root to `uid`.
+    pub(crate) fn open_remapped(&self, uid: u32) -> Result<Open, EngineError> {
+        self.open_remapped_at(&self.remapped_root(uid), uid, "")
+    }
+
+    /// As [`open_remapped`](Self::open_remapped), in this directory, with this storage driver.
+    pub(crate) fn open_remapped_at(
+        &self,
+        data_root: &Path,
+        uid: u32,
+        driver: &str,
+    ) -> Result<Open, EngineError> {
+        let map = IdMap::from_subordinate(&[(uid, 65536)]);
+        let mut config = self.config();
+        data_root.clone_into(&mut config.data_root);
+        driver.clone_into(&mut config.storage_driver);
+        config.ids = IdMaps { uids: map.clone(), gids: map };
+        Self::open_config(config)
+    }
+
+    /// Where such an engine has its data.
+    pub(crate) fn remapped_root(&self, uid: u32) -> PathBuf {
+        self.data_root().join(format!("{uid}.{uid}"))
+    }
+
     /// Opens an engine on them with this storage driver; empty chooses.
     pub(crate) fn open_on(&self, driver: &str) -> Result<Open, EngineError> {
         self.open_at(&self.data_root(), driver)
@@ -80,16 +106,21 @@ impl Dirs {
 
     /// Opens an engine on another data root.
     pub(crate) fn open_at(&self, data_root: &Path, driver: &str) -> Result<Open, EngineError> {
+        let mut config = self.config();
+        data_root.clone_into(&mut config.data_root);
+        driver.clone_into(&mut config.storage_driver);
+        Self::open_config(config)
+    }
+
+    /// Opens an engine that is told this.
+    pub(crate) fn open_config(mut config: EngineConfig) -> Result<Open, EngineError> {
+        config.registry.limits =
+            Limits { attempts: 2, pause: Duration::from_millis(1), ..Limits::default() };
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
             .enable_all()
             .build()
             .unwrap();
-        let mut config = self.config();
-        data_root.clone_into(&mut config.data_root);
-        driver.clone_into(&mut config.storage_driver);
-        config.registry.limits =
-            Limits { attempts: 2, pause: Duration::from_millis(1), ..Limits::default() };
         let engine = runtime.block_on(Engine::open(config))?;
         Ok(Open { engine: Some(engine), runtime: Some(runtime) })
     }

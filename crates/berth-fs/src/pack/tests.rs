@@ -1,6 +1,8 @@
 use std::path::Path;
 use std::process::Command;
 
+use berth_types::IdMap;
+
 use super::*;
 use crate::changes::{between, of_overlay};
 use crate::tar::Reader;
@@ -38,7 +40,7 @@ fn a_tree_is_packed_sorted_with_its_hard_links() {
     drop(std::os::unix::net::UnixListener::bind(dir.path().join("socket")).unwrap());
     let root = Root::open(dir.path()).unwrap();
     let mut out = Vec::new();
-    let packed = tree(&root, &mut out).unwrap();
+    let packed = tree(&root, &IdMaps::default(), &mut out).unwrap();
     assert_eq!(packed, Packed { entries: 6, content: 4, skipped: 1 });
     let expected = [
         ".wh.odd File 644 1",
@@ -50,18 +52,18 @@ fn a_tree_is_packed_sorted_with_its_hard_links() {
     ];
     assert_eq!(entries(&out), expected);
     let mut again = Vec::new();
-    tree(&root, &mut again).unwrap();
+    tree(&root, &IdMaps::default(), &mut again).unwrap();
     assert!(out == again);
 
     let mut part = Vec::new();
-    rebased(&root, Path::new("/b"), Path::new("new"), &mut part).unwrap();
+    rebased(&root, Path::new("/b"), Path::new("new"), &IdMaps::default(), &mut part).unwrap();
     let expected = ["new/ Directory 700 0", "new/link Symlink 777 0 /a", "new/two File 644 2"];
     assert_eq!(entries(&part), expected);
     let mut part = Vec::new();
-    rebased(&root, Path::new("/b/."), Path::new("."), &mut part).unwrap();
+    rebased(&root, Path::new("/b/."), Path::new("."), &IdMaps::default(), &mut part).unwrap();
     assert_eq!(entries(&part)[0], "./ Directory 700 0");
     let mut part = Vec::new();
-    rebased(&root, Path::new("b/two"), Path::new("x"), &mut part).unwrap();
+    rebased(&root, Path::new("b/two"), Path::new("x"), &IdMaps::default(), &mut part).unwrap();
     assert_eq!(entries(&part), ["x File 644 2"]);
 }
 
@@ -80,7 +82,7 @@ fn root_marks_that_fuse_overlayfs_leaves_are_no_files_of_the_layer() {
     rustix::fs::setxattr(dir.path().join("d"), OPAQUE, b"y", opaque).unwrap();
     let root = Root::open(dir.path()).unwrap();
     let mut out = Vec::new();
-    overlay_upper(&root, &mut out).unwrap();
+    overlay_upper(&root, &IdMaps::default(), &mut out).unwrap();
     let expected = ["d/ Directory 755 0", "d/.wh..wh..opq File 755 0", "d/n File 644 3"];
     assert_eq!(entries(&out), expected);
     let changes = of_overlay(&root, &[]).unwrap();
@@ -151,7 +153,7 @@ fn root_an_upper_directory_becomes_the_layer_that_docker_makes() {
 
     let upper = overlay.root("upper");
     let mut layer = Vec::new();
-    overlay_upper(&upper, &mut layer).unwrap();
+    overlay_upper(&upper, &IdMaps::default(), &mut layer).unwrap();
     let expected = [
         "d/ Directory 755 0",
         "d/.wh..wh..opq File 755 0",
@@ -186,7 +188,7 @@ fn root_an_upper_directory_becomes_the_layer_that_docker_makes() {
 
     // Either way of making the layer gives the same tree on top of the image.
     let mut naive = Vec::new();
-    changes(&overlay.root("merged"), &found, &mut naive).unwrap();
+    changes(&overlay.root("merged"), &found, &IdMaps::default(), &mut naive).unwrap();
     for layer in [layer, naive] {
         let copy = tempfile::tempdir().unwrap();
         let target = Root::open(copy.path()).unwrap();
@@ -196,7 +198,73 @@ fn root_an_upper_directory_becomes_the_layer_that_docker_makes() {
     }
     let again = tempfile::tempdir().unwrap();
     let mut layer = Vec::new();
-    overlay_upper(&upper, &mut layer).unwrap();
+    overlay_upper(&upper, &IdMaps::default(), &mut layer).unwrap();
     unpack(&layer, again.path(), WhiteoutStyle::Overlay).unwrap();
     assert_eq!(listing(again.path()), listing(&overlay.0.path().join("upper")));
+}
+
+/// `id -u` of the files of `dir`, by name.
+fn owners(dir: &Path) -> Vec<(String, u32, u32)> {
+    use std::os::unix::fs::MetadataExt as _;
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(dir).unwrap() {
+        let entry = entry.unwrap();
+        let meta = std::fs::symlink_metadata(entry.path()).unwrap();
+        found.push((entry.file_name().into_string().unwrap(), meta.uid(), meta.gid()));
+    }
+    found.sort();
+    found
+}
+
+#[test]
+fn root_owners_are_remapped_on_the_way_in_and_back_on_the_way_out() {
+    if !testkit::is_root() {
+        let name = "root_owners_are_remapped_on_the_way_in_and_back_on_the_way_out";
+        return testkit::skip(name, "root");
+    }
+    let ids = |host| IdMap::from_subordinate(&[(host, 1000)]);
+    let ids = IdMaps { uids: ids(100_000), gids: ids(200_000) };
+    let archive = Archive::new()
+        .owned("f", "root", (0, 7))
+        .symlink("link", "f")
+        .owned("implied/x", "y", (999, 999))
+        .finish();
+    let dir = tempfile::tempdir().unwrap();
+    let root = Root::open(dir.path()).unwrap();
+    let mut options = crate::unpack::UnpackOptions::layer(WhiteoutStyle::Plain, "/dest");
+    options.ids = ids.clone();
+    crate::unpack::unpack(&archive[..], root.fd(), &options).unwrap();
+    let owner = |name: &str, uid, gid| (name.to_owned(), uid, gid);
+    assert_eq!(
+        owners(dir.path()),
+        [
+            owner("f", 100_000, 200_007),
+            owner("implied", 100_000, 200_000),
+            owner("link", 100_000, 200_000)
+        ]
+    );
+    // What nobody in the container owns is shown as the kernel shows it.
+    std::fs::File::create(dir.path().join("stray")).unwrap();
+    let mut out = Vec::new();
+    tree(&root, &ids, &mut out).unwrap();
+    let mut reader = Reader::new(&out[..]);
+    let mut found = Vec::new();
+    while let Some(entry) = reader.next_entry().unwrap() {
+        found.push((entry.name(), entry.uid, entry.gid));
+    }
+    let entry = |name: &str, uid, gid| (name.to_owned(), uid, gid);
+    assert_eq!(
+        found,
+        [
+            entry("f", 0, 7),
+            entry("implied/", 0, 0),
+            entry("implied/x", 999, 999),
+            entry("link", 0, 0),
+            entry("stray", 65534, 65534)
+        ]
+    );
+    let archive = Archive::new().owned("g", "", (1000, 0)).finish();
+    let refused = crate::unpack::unpack(&archive[..], root.fd(), &options).unwrap_err();
+    assert_eq!(refused.to_string(), "Container ID 1000 cannot be mapped to a host ID");
+    assert!(!dir.path().join("g").try_exists().unwrap());
 }

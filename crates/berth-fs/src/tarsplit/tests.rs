@@ -4,6 +4,8 @@ use std::process::Command;
 
 use berth_types::{DiffId, Digest};
 
+use berth_types::IdMaps;
+
 use super::*;
 use crate::apply::apply;
 use crate::root::Root;
@@ -107,7 +109,7 @@ fn tars_of_our_own_come_back() {
     let dir = tempfile::tempdir().unwrap();
     sample_tree(dir.path());
     let mut tar = Vec::new();
-    crate::pack::tree(&Root::open(dir.path()).unwrap(), &mut tar).unwrap();
+    crate::pack::tree(&Root::open(dir.path()).unwrap(), &IdMaps::default(), &mut tar).unwrap();
     round_trip(&tar, "packed");
     let odd = [
         ("empty", Vec::new()),

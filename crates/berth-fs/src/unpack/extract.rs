@@ -62,7 +62,7 @@ pub(crate) fn run<'a, R: BufRead>(
     let io = |source| UnpackError::Io { action: "open", name: "/".to_owned(), source };
     let mut job = Job {
         options,
-        parents: Parents::new(dest).map_err(io)?,
+        parents: Parents::new(dest, options.ids.root()).map_err(io)?,
         own: HashSet::new(),
         needed: HashSet::new(),
         through_links: Vec::new(),

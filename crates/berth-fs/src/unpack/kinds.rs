@@ -8,6 +8,7 @@ use rustix::fs::{
 };
 use rustix::io::Errno;
 
+use crate::capability;
 use crate::root::READ_DIR;
 use crate::tar::{Entry, Kind, Reader, Time};
 use crate::unpack::extract::{Job, Keep, io_error};
@@ -46,6 +47,10 @@ impl Job<'_> {
         let unusable = |reason| UnpackError::Entry { name: entry.name(), reason };
         if name.is_empty() && entry.kind != Kind::Directory {
             return Err(unusable("only a directory can stand for the root"));
+        }
+        if !self.options.ids.is_identity() && entry.kind != Kind::Global {
+            // Before anything is made that then has the wrong owner.
+            self.owner(entry)?;
         }
         match entry.kind {
             Kind::File => self.file(reader, entry, name),
@@ -125,7 +130,8 @@ impl Job<'_> {
                 self.done.skipped_xattrs += 1;
                 continue;
             }
-            match rustix::fs::fsetxattr(fd, &name[..], value, XattrFlags::empty()) {
+            let value = capability::to_host(name, value, &self.options.ids);
+            match rustix::fs::fsetxattr(fd, &name[..], &value, XattrFlags::empty()) {
                 Ok(()) => {}
                 Err(Errno::OPNOTSUPP | Errno::PERM) => self.done.skipped_xattrs += 1,
                 Err(error) => {
@@ -141,10 +147,10 @@ impl Job<'_> {
             Owner::Archive => (entry.uid, entry.gid),
             Owner::Fixed { uid, gid } => (u64::from(uid), u64::from(gid)),
         };
-        // The largest value means "leave as it is" to the kernel.
-        let id = |id: u64| u32::try_from(id).ok().filter(|&id| id != u32::MAX);
-        match (id(uid), id(gid)) {
-            (Some(uid), Some(gid)) => Ok((Uid::from_raw(uid), Gid::from_raw(gid))),
+        let ids = &self.options.ids;
+        match (ids.uids.to_host(uid), ids.gids.to_host(gid)) {
+            (Ok(uid), Ok(gid)) => Ok((Uid::from_raw(uid), Gid::from_raw(gid))),
+            (Err(error), _) | (_, Err(error)) if !ids.is_identity() => Err(error.into()),
             _ => Err(UnpackError::Entry {
                 name: entry.name(),
                 reason: "the owner or group is out of range",

@@ -17,6 +17,8 @@ use std::io::{self, BufRead};
 use std::os::fd::BorrowedFd;
 use std::path::PathBuf;
 
+use berth_types::{IdMapError, IdMaps};
+
 use crate::decompress::DecompressError;
 use crate::tar::{Reader, TarError};
 
@@ -86,6 +88,8 @@ pub struct UnpackOptions {
     pub devices: Devices,
     /// Whose files they become.
     pub owner: Owner,
+    /// What ids of the container are in the destination.
+    pub ids: IdMaps,
     /// What happens to an existing directory or file of another type.
     pub type_clash: TypeClash,
     /// Bounds.
@@ -95,12 +99,13 @@ pub struct UnpackOptions {
 }
 
 impl UnpackOptions {
-    /// For a layer: devices made, owners as in the archive, [`Limits::LAYER`].
+    /// For a layer: devices made, owners and ids as in the archive, [`Limits::LAYER`].
     pub fn layer(whiteouts: WhiteoutStyle, dest_name: impl Into<PathBuf>) -> Self {
         Self {
             whiteouts,
             devices: Devices::Create,
             owner: Owner::Archive,
+            ids: IdMaps::default(),
             type_clash: TypeClash::Replace,
             limits: Limits::LAYER,
             dest_name: dest_name.into(),
@@ -137,6 +142,8 @@ pub enum UnpackError {
     Outside { name: String, dest: PathBuf },
     #[error("invalid hardlink {path:?} -> {target:?}")]
     HardLink { path: PathBuf, target: String },
+    #[error(transparent)]
+    Unmapped(#[from] IdMapError),
     #[error("duplicates of file paths not supported")]
     Duplicate { name: String },
     #[error("the archive has more than {limit} entries")]

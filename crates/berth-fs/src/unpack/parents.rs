@@ -5,7 +5,8 @@ use std::io;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::rc::Rc;
 
-use rustix::fs::{AtFlags, FileType, Mode, Stat};
+use berth_types::Owner;
+use rustix::fs::{AtFlags, FileType, Gid, Mode, Stat, Uid};
 use rustix::io::Errno;
 
 use crate::root::{PATH_DIR, READ_DIR, open_in, open_without_links};
@@ -23,6 +24,8 @@ pub(crate) const OPAQUE: &str = "trusted.overlay.opaque";
 #[derive(Debug)]
 pub(super) struct Parents {
     root: Rc<OwnedFd>,
+    /// Whose the directories are that an archive implies.
+    owner: Owner,
     open: HashMap<Vec<u8>, Parent>,
 }
 
@@ -39,8 +42,8 @@ pub(crate) fn is_whiteout(stat: &Stat) -> bool {
 }
 
 impl Parents {
-    pub(super) fn new(dest: BorrowedFd<'_>) -> io::Result<Self> {
-        Ok(Self { root: Rc::new(dest.try_clone_to_owned()?), open: HashMap::new() })
+    pub(super) fn new(dest: BorrowedFd<'_>, owner: Owner) -> io::Result<Self> {
+        Ok(Self { root: Rc::new(dest.try_clone_to_owned()?), owner, open: HashMap::new() })
     }
 
     pub(super) fn root(&self) -> &OwnedFd {
@@ -115,7 +118,7 @@ impl Parents {
         let linked = self.is_linked(known);
         while let Some(base) = missing.pop() {
             length += base.len() + usize::from(length > 0);
-            let made_here = make_implied(dir.as_fd(), base)?;
+            let made_here = make_implied(dir.as_fd(), base, self.owner)?;
             made.insert(rustix::fs::fstat(&made_here)?.st_ino);
             dir = Rc::new(made_here);
             self.keep(&name[..length], Parent { dir: Rc::clone(&dir), linked });
@@ -132,7 +135,7 @@ impl Parents {
 
 /// Makes a directory that the archive implies; one that takes the place of an overlay whiteout
 /// hides what is below, as the whiteout did.
-fn make_implied(parent: BorrowedFd<'_>, base: &[u8]) -> Result<OwnedFd, Errno> {
+fn make_implied(parent: BorrowedFd<'_>, base: &[u8], owner: Owner) -> Result<OwnedFd, Errno> {
     let mode = Mode::from_raw_mode(IMPLIED_MODE);
     let mut opaque = false;
     match rustix::fs::mkdirat(parent, base, mode) {
@@ -149,6 +152,10 @@ fn make_implied(parent: BorrowedFd<'_>, base: &[u8]) -> Result<OwnedFd, Errno> {
         other => other?,
     }
     let dir = rustix::fs::openat(parent, base, READ_DIR, Mode::empty())?;
+    if owner != Owner::ROOT {
+        let (uid, gid) = (Uid::from_raw(owner.uid), Gid::from_raw(owner.gid));
+        rustix::fs::fchown(&dir, Some(uid), Some(gid))?;
+    }
     rustix::fs::fchmod(&dir, mode)?;
     if opaque {
         rustix::fs::fsetxattr(&dir, OPAQUE, b"y", rustix::fs::XattrFlags::empty())?;

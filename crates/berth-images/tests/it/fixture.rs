@@ -10,6 +10,7 @@ use berth_images::load::Loaded;
 use berth_images::{ImageError, ImageStore};
 use berth_layers::LayerStore;
 use berth_storage::{Selection, StorageDriver, StorageError};
+use berth_types::Owner;
 use berth_types::reference::Reference;
 
 const DRIVERS: [&str; 2] = ["overlay2", "vfs"];
@@ -52,7 +53,8 @@ pub(crate) fn on_vfs(test: &str, case: impl Fn(&Root)) {
 }
 
 fn driver(root: &Path, name: &str) -> Result<Arc<dyn StorageDriver>, StorageError> {
-    let selection = Selection { root, name: Some(name), environment: None, options: &[] };
+    let selection =
+        Selection { root, name: Some(name), environment: None, options: &[], owner: Owner::ROOT };
     berth_storage::select::open(&selection).map_err(|error| error.source)
 }
 

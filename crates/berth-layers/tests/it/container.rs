@@ -6,7 +6,7 @@ use std::io::{Read as _, Write as _};
 
 use berth_layers::{ChangeKind, LayerError, LayerStore, Reach};
 use berth_storage::CreateOptions;
-use berth_types::{Classify as _, ContainerId, DiffId, ErrorKind};
+use berth_types::{Classify as _, ContainerId, DiffId, Digest, ErrorKind, IdMap, IdMaps};
 
 use crate::fixture::{container, load, mount, names, on_each_driver, tar_of};
 
@@ -176,5 +176,55 @@ fn root_a_container_of_another_driver_is_kept_and_refused() {
         assert_eq!(rw.driver, other);
         let removed = open.db.write(|tx| open.store.remove_rw(tx, &id)).unwrap();
         assert_eq!(removed, [], "its bytes wait for that driver");
+    });
+}
+
+/// Names and owners in a tar.
+fn owners(tar: &[u8]) -> Vec<(String, u64, u64)> {
+    let mut archive = tar::Archive::new(tar);
+    let entries = archive.entries().unwrap().map(|entry| {
+        let entry = entry.unwrap();
+        let header = entry.header();
+        let path = entry.path().unwrap().display().to_string();
+        (path, header.uid().unwrap(), header.gid().unwrap())
+    });
+    entries.collect()
+}
+
+#[test]
+fn root_layers_hold_ids_of_the_host_and_tars_those_of_containers() {
+    use std::os::unix::fs::{MetadataExt as _, chown};
+    on_each_driver("root_layers_hold_ids_of_the_host_and_tars_those_of_containers", |root| {
+        let map = |host| IdMap::from_subordinate(&[(host, 1000)]);
+        let ids = IdMaps { uids: map(100_000), gids: map(200_000) };
+        // The twin is no driver of the daemon's and knows no owners.
+        if root.driver_name() == berth_storage::twin::NAME {
+            return;
+        }
+        let open = root.open_for(&ids);
+        let top = load(&open, &[base_tar()], "image").unwrap();
+        let id = container(&open, Some(&top)).unwrap();
+        let mounted = mount(&open.store, &id);
+        let at = |name: &str| mounted.root().join(name);
+        let owner = |name: &str| {
+            let meta = fs::symlink_metadata(at(name)).unwrap();
+            (meta.uid(), meta.gid())
+        };
+        for name in ["", "d/f", "etc/hosts", "etc/mtab", ".dockerenv", "dev", "dev/pts"] {
+            assert_eq!(owner(name), (100_000, 200_000), "{name:?} on {}", root.driver_name());
+        }
+        File::create(at("mine")).unwrap();
+        chown(at("mine"), Some(100_005), Some(200_006)).unwrap();
+        chown(at("g"), Some(100_007), Some(200_000)).unwrap();
+        drop(mounted);
+        let mut tar = Vec::new();
+        open.store.diff_tar(&id, Reach::AtRest, &mut tar).unwrap();
+        let entry = |name: &str, uid, gid| (name.to_owned(), uid, gid);
+        assert_eq!(owners(&tar), [entry("g", 7, 0), entry("mine", 5, 6)]);
+        let (ingest, applied) = open.store.commit_rw("commit", &id, Reach::AtRest).unwrap();
+        assert_eq!(applied.diff, Digest::of(&tar).into());
+        drop(ingest);
+        open.store.reap().unwrap();
+        root.check(&open.store);
     });
 }

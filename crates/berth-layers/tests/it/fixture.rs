@@ -14,7 +14,7 @@ use berth_storage::{
     Access, CreateOptions, LayerState, Mounted, NativeDiff, Prepared, Selection, StorageDriver,
     StorageError, Upkeep, twin,
 };
-use berth_types::{ChainId, ContainerId, DiffId, Digest, LayerId};
+use berth_types::{ChainId, ContainerId, DiffId, Digest, IdMaps, LayerId, Owner};
 use testkit::LoopFs;
 
 /// Each with the file system that it needs: what `/var/tmp` is on, or one on a loop device.
@@ -135,13 +135,27 @@ impl Root {
     }
 
     fn try_driver(&self) -> Result<Arc<dyn StorageDriver>, StorageError> {
+        self.try_driver_for(Owner::ROOT)
+    }
+
+    fn try_driver_for(&self, owner: Owner) -> Result<Arc<dyn StorageDriver>, StorageError> {
         let selection = Selection {
             root: self.path(),
             name: Some(self.driver),
             environment: None,
             options: &[],
+            owner,
         };
         berth_storage::select::open(&selection).map_err(|error| error.source)
+    }
+
+    /// Opens the store for containers whose ids are remapped.
+    pub(crate) fn open_for(&self, ids: &IdMaps) -> Open {
+        let db = Arc::new(Db::open(&self.path().join("berth.db"), &[&SCHEMA]).unwrap());
+        let driver = self.try_driver_for(ids.root()).unwrap();
+        let store =
+            LayerStore::open_for(self.path(), driver, Arc::clone(&db), ids.clone()).unwrap();
+        Open { store, db }
     }
 
     /// Opens the store without recovery.

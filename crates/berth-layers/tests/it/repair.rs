@@ -247,6 +247,7 @@ fn root_another_driver_has_what_is_missing() {
             name: Some(name),
             environment: None,
             options: &[],
+            owner: berth_types::Owner::ROOT,
         };
         let Ok(driver) = berth_storage::select::open(&selection) else {
             testkit::skip(test, "overlay2 over /var/tmp");

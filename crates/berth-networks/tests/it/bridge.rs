@@ -48,7 +48,7 @@ fn open(dir: &Path, bridge: BridgeConfig) -> Networks {
 }
 
 fn plug(networks: &Networks, container: &ContainerId, mode: Mode) -> Sandbox {
-    networks.connect(&Plug { container, mode, mac: "", keep_ipv6: false }).unwrap()
+    networks.connect(&Plug { container, mode, mac: "", keep_ipv6: false, namespace: None }).unwrap()
 }
 
 /// The interfaces of the calling thread's namespace.
@@ -156,7 +156,13 @@ fn root_none_has_only_loopback_and_host_has_no_namespace() {
         .unwrap();
         assert_eq!(plug(&networks, &host, Mode::Host).namespace, None);
         let bridge = ContainerId::random();
-        let wanted = Plug { container: &bridge, mode: Mode::Bridge, mac: "", keep_ipv6: false };
+        let wanted = Plug {
+            container: &bridge,
+            mode: Mode::Bridge,
+            mac: "",
+            keep_ipv6: false,
+            namespace: None,
+        };
         assert_eq!(
             networks.connect(&wanted).unwrap_err().to_string(),
             "the bridge network is disabled (--bridge none)"

@@ -1,3 +1,5 @@
+use berth_types::IdMap;
+
 use super::*;
 use crate::caps::CapSet;
 
@@ -22,6 +24,7 @@ fn try_built(
         mounts: &[],
         hostname: "box",
         network: Network::New,
+        users: None,
         join_ipc: None,
         join_pid: None,
         shm: None,
@@ -336,4 +339,35 @@ fn own_mounts_win_over_the_files_of_etc_and_shm_can_come_from_outside() {
         ["/etc/hosts=/mine", "/etc/hostname=/name", "/dev/shm=/shm"]
     );
     assert_eq!(places(json!({"IpcMode": "host"}), None).last().unwrap(), "/dev/shm=/dev/shm");
+}
+
+#[test]
+fn a_user_namespace_binds_devices_and_has_no_range_for_pings() {
+    let map = IdMap::from_subordinate(&[(100_000, 1000)]);
+    // The closures' inputs may live as long as they like.
+    let ids: &'static IdMaps = Box::leak(Box::new(IdMaps { uids: map.clone(), gids: map }));
+    let host = json!({
+        "Devices": [{"PathOnHost": "/dev/null", "PathInContainer": "/dev/nix", "CgroupPermissions": "rw"}],
+    });
+    let users = || Users { namespace: PathBuf::from("/proc/1/ns/user"), ids };
+    let built = try_built(SH, &host, |input| input.users = Some(users())).unwrap();
+    let namespaces = namespaces_of(&built);
+    assert!(namespaces.contains(&"user=/proc/1/ns/user".to_owned()), "{namespaces:?}");
+    assert_eq!(built.spec["linux"]["devices"], json!([]));
+    let mounts = built.spec["mounts"].as_array().unwrap();
+    let device = mounts.iter().find(|mount| mount["destination"] == "/dev/nix").unwrap();
+    assert_eq!(device["source"], "/dev/null");
+    let sysctls = built.spec["linux"]["sysctl"].as_object().unwrap();
+    assert!(!sysctls.contains_key("net.ipv4.ping_group_range"), "{sysctls:?}");
+    #[rustfmt::skip]
+    let refused = [
+        (r#"{"Cmd": ["sh"], "User": "1000"}"#,      json!({}), "cannot set uid to unmapped user in user namespace"),
+        (r#"{"Cmd": ["sh"], "User": "999:1000"}"#,  json!({}), "cannot set gid to unmapped user in user namespace"),
+        (SH,                            json!({"GroupAdd": ["1000"]}), "setgroups: invalid argument"),
+    ];
+    for (config, host, reason) in refused {
+        let got = try_built(config, &host, |input| input.users = Some(users())).unwrap_err();
+        assert_eq!(got.to_string(), format!("unable to setup user: {reason}"));
+        assert!(try_built(config, &host, |_| {}).is_ok(), "{config}");
+    }
 }

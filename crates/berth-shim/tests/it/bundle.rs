@@ -15,6 +15,7 @@ use berth_shim_proto::{
     Event, ExecRequest, ExitRecord, Failure, LogTarget, Mount, Ready, Request, Response,
     ShimConfig, Teardown,
 };
+use berth_types::IdMaps;
 use serde_json::{Value, json};
 
 const BUSYBOX: &str = "/bin/busybox";
@@ -116,6 +117,7 @@ impl Bundle {
             oom_score_adj: None,
             capabilities: [CHOWN, DAC_OVERRIDE, KILL, SETGID, SETUID].iter().sum(),
             seccomp: Some(0),
+            ids: IdMaps::default(),
         };
         let spec = spec(&id, &merged, args);
         Self { dir, config, spec }

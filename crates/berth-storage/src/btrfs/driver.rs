@@ -6,12 +6,12 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use berth_sys::{btrfs, fsinfo};
-use berth_types::{LayerId, size};
+use berth_types::{LayerId, Owner, size};
 
 use super::destroy::destroy;
 use super::layout::{Quotas, SUBVOLUMES, is_committed, set_committed};
 use crate::error::io_at;
-use crate::home::{Home, PRIVATE, make_dir};
+use crate::home::{Home, make_passage};
 use crate::options::{key_value, parse_size};
 use crate::{
     Access, CreateOptions, LayerState, NativeDiff, Prepared, StorageDriver, StorageError, Upkeep,
@@ -30,14 +30,19 @@ pub struct Btrfs {
 impl Btrfs {
     /// Opens the driver whose home is `dir`, creating it when it is missing, if it is on btrfs.
     pub fn open(dir: &Path, options: &[String]) -> Result<Self, StorageError> {
+        Self::open_for(dir, options, Owner::ROOT)
+    }
+
+    /// As [`open`](Self::open), for containers whose root is `root` on the host.
+    pub fn open_for(dir: &Path, options: &[String], root: Owner) -> Result<Self, StorageError> {
         let parent = dir.parent().unwrap_or(dir);
         let test_dir = if dir.try_exists().map_err(io_at("look at", dir))? { dir } else { parent };
         if fsinfo::fs_name(test_dir).map_err(io_at("look at", test_dir))? != NAME {
             return Err(StorageError::Prerequisites);
         }
         let min_space = parse_options(options)?;
-        make_dir(dir, PRIVATE)?;
-        let home = Home::open_with(NAME, &dir.join(SUBVOLUMES), destroy)?;
+        make_passage(dir, root)?;
+        let home = Home::open_with(NAME, &dir.join(SUBVOLUMES), root, destroy)?;
         let quotas = Quotas::open(dir, min_space.unwrap_or(0))?;
         if min_space.is_some() {
             quotas.enable()?;
@@ -106,6 +111,7 @@ impl Btrfs {
         let name = staged.file_name().unwrap_or_default();
         btrfs::create_subvolume(self.open_layers()?, name).map_err(io_at("create", &staged))?;
         rustix::fs::chmod(&staged, 0o755.into()).map_err(io_at("set the mode of", &staged))?;
+        self.home.own_root(&staged)?;
         self.home.publish(id)
     }
 

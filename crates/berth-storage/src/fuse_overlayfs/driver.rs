@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use berth_sys::fsinfo;
-use berth_types::LayerId;
+use berth_types::{LayerId, Owner};
 use rustix::fs::XattrFlags;
 
 use super::helpers::end_strays;
@@ -35,6 +35,11 @@ impl FuseOverlayfs {
     /// Opens the driver whose home is `dir`, creating it when it is missing, after finding out
     /// that it can work there.
     pub fn open(dir: &Path, options: &[String]) -> Result<Self, StorageError> {
+        Self::open_for(dir, options, Owner::ROOT)
+    }
+
+    /// As [`open`](Self::open), for containers whose root is `root` on the host.
+    pub fn open_for(dir: &Path, options: &[String], root: Owner) -> Result<Self, StorageError> {
         if !on_path(PROGRAM) {
             tracing::error!("exec: \"{PROGRAM}\": executable file not found in $PATH");
             return Err(StorageError::NotSupported);
@@ -50,7 +55,7 @@ impl FuseOverlayfs {
         let parent = dir.parent().unwrap_or(dir);
         let test_dir = if dir.try_exists().map_err(io_at("look at", dir))? { dir } else { parent };
         probe(test_dir)?;
-        Ok(Self { stack: Stack::open(NAME, dir, MAX_LOWERS)? })
+        Ok(Self { stack: Stack::open(NAME, dir, MAX_LOWERS, root)? })
     }
 
     fn plan(

@@ -9,11 +9,11 @@ use std::path::{Path, PathBuf};
 use berth_fs::atomic;
 use berth_fs::copy::{self, CopyError, Xattrs};
 use berth_fs::root::Root;
-use berth_types::LayerId;
+use berth_types::{LayerId, Owner};
 
 use super::layout::{Form, LOWER_ID, MERGED, ROOT, UPPER, WORK, form, is_committed, set_committed};
 use crate::error::io_at;
-use crate::home::{Home, PRIVATE, clear_mount_point, new_dir};
+use crate::home::{Home, clear_mount_point, new_dir};
 use crate::options::key_value;
 use crate::overlayfs::{Overlayfs, Parts};
 use crate::{
@@ -36,12 +36,17 @@ impl Overlay {
     /// Opens the driver whose home is `dir`, creating it when it is missing, after finding out
     /// that it can work there.
     pub fn open(dir: &Path, options: &[String]) -> Result<Self, StorageError> {
+        Self::open_for(dir, options, Owner::ROOT)
+    }
+
+    /// As [`open`](Self::open), for containers whose root is `root` on the host.
+    pub fn open_for(dir: &Path, options: &[String], root: Owner) -> Result<Self, StorageError> {
         if let Some(option) = options.first() {
             let (key, _) = key_value(option)?;
             return Err(StorageError::Option(format!("overlay: unknown option {key}")));
         }
         let overlayfs = Overlayfs::open(NAME, dir, &REFUSED)?;
-        Ok(Self { home: Home::open(NAME, dir)?, overlayfs })
+        Ok(Self { home: Home::open(NAME, dir, root)?, overlayfs })
     }
 
     fn fill_new(
@@ -57,9 +62,9 @@ impl Overlay {
             }
             None => None,
         };
-        let dir = self.home.start_creating(id, PRIVATE)?;
+        let dir = self.home.start_creating(id)?;
         match below {
-            None => new_dir(&dir.join(ROOT), 0o755)?,
+            None => self.home.new_root(&dir.join(ROOT))?,
             Some((parent, Form::Root)) if writable => self.stack_on(&dir, parent)?,
             Some((parent, Form::Root)) => self.link_tree(&dir, parent)?,
             Some((parent, Form::Upper(lower))) => self.copy_changes(&dir, parent, &lower)?,

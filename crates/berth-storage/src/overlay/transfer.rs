@@ -5,7 +5,7 @@ use std::path::Path;
 use super::layout::{COMMITTED, LOWER_ID, ROOT, UPPER, WORK};
 use crate::StorageError;
 use crate::error::io_at;
-use crate::home::{PRIVATE, new_dir};
+use crate::home::new_dir;
 use crate::transfer::Copied;
 
 pub(crate) fn transfer(copied: &mut Copied<'_, '_>) -> Result<u64, StorageError> {
@@ -13,7 +13,7 @@ pub(crate) fn transfer(copied: &mut Copied<'_, '_>) -> Result<u64, StorageError>
     let root = copied.from.join(place).join(ROOT);
     let is_whole = root.try_exists().map_err(io_at("look at", root))?;
     let dir = copied.to.join(place);
-    new_dir(&dir, PRIVATE)?;
+    copied.passage(place)?;
     let bytes = copied.tree(&place.join(if is_whole { ROOT } else { UPPER }))?;
     if !is_whole {
         new_dir(&dir.join(WORK), 0o700)?;

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use berth_types::LayerId;
+use berth_types::{LayerId, Owner};
 
 use crate::options::{key_value, parse_bool, parse_size};
 use crate::overlayfs::{Overlayfs, Parts};
@@ -32,12 +32,17 @@ impl Overlay2 {
     /// Opens the driver whose home is `dir`, creating it when it is missing, after finding out
     /// that it can work there.
     pub fn open(dir: &Path, options: &[String]) -> Result<Self, StorageError> {
+        Self::open_for(dir, options, Owner::ROOT)
+    }
+
+    /// As [`open`](Self::open), for containers whose root is `root` on the host.
+    pub fn open_for(dir: &Path, options: &[String], root: Owner) -> Result<Self, StorageError> {
         let size = parse_options(options)?;
         let overlayfs = Overlayfs::open(NAME, dir, &REFUSED)?;
         if size > 0 {
             check_quota(dir, overlayfs.backing())?;
         }
-        let stack = Stack::open(NAME, dir, overlayfs.max_lowers())?;
+        let stack = Stack::open(NAME, dir, overlayfs.max_lowers(), root)?;
         let quotas = Quotas::below(dir);
         Ok(Self { stack, overlayfs, quotas, size })
     }

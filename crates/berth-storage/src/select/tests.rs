@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::Path;
 
+use berth_types::Owner;
 use berth_types::kind::chain;
 
 use super::{DRIVERS, Environment, Selection, open, warnings};
@@ -10,8 +11,13 @@ use super::{DRIVERS, Environment, Selection, open, warnings};
 fn choose(root: &Path, name: &str, environment: &str, options: &[&str]) -> Result<String, String> {
     let options: Vec<_> = options.iter().map(|&option| option.to_owned()).collect();
     let environment = Environment { variable: "DOCKER_DRIVER", name: environment };
-    let selection =
-        Selection { root, name: Some(name), environment: Some(environment), options: &options };
+    let selection = Selection {
+        root,
+        name: Some(name),
+        environment: Some(environment),
+        options: &options,
+        owner: Owner::ROOT,
+    };
     match open(&selection) {
         Ok(driver) => Ok(driver.name().to_owned()),
         Err(error) => Err(chain(&error)),
@@ -113,7 +119,13 @@ fn root_what_is_deprecated_is_kept_by_its_prior_state() {
     fs::create_dir_all(dir.path().join("overlay/x")).unwrap();
     fs::create_dir(dir.path().join("overlay2")).unwrap();
     assert_eq!(choose(dir.path(), "", "", &[]), Ok("overlay".to_owned()));
-    let selection = Selection { root: dir.path(), name: None, environment: None, options: &[] };
+    let selection = Selection {
+        root: dir.path(),
+        name: None,
+        environment: None,
+        options: &[],
+        owner: Owner::ROOT,
+    };
     let driver = open(&selection).unwrap();
     assert_eq!(
         warnings(&*driver),
@@ -131,6 +143,22 @@ fn root_btrfs_comes_first_where_it_works() {
     let root = fs.path();
     assert_eq!(refused(&root, "", "", &["overlay2.size=1G"]), "Unknown option overlay2.size");
     assert_eq!(choose(&root, "", "", &[]), Ok("btrfs".to_owned()));
+}
+
+#[test]
+fn thin_devices_are_refused_to_remapped_users() {
+    let selection = Selection {
+        root: Path::new("/nonexistent"),
+        name: Some("devicemapper"),
+        environment: None,
+        options: &[],
+        owner: Owner { uid: 100_000, gid: 100_000 },
+    };
+    assert_eq!(
+        chain(&open(&selection).unwrap_err()),
+        "error initializing graphdriver: devicemapper: userns-remap is not supported by this \
+         version of berth"
+    );
 }
 
 #[test]

@@ -26,10 +26,10 @@ use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
-use berth_types::LayerId;
+use berth_types::{LayerId, Owner};
 
 use crate::error::io_at;
-use crate::home::{Home, PRIVATE, clear_mount_point, make_dir, new_dir};
+use crate::home::{Home, clear_mount_point, make_dir, new_dir};
 use crate::quota::SizeLimit;
 use crate::{Access, LayerState, NativeDiff, StorageError, Upkeep, Whiteouts};
 
@@ -68,8 +68,9 @@ impl Stack {
         driver: &'static str,
         dir: &Path,
         most: usize,
+        root: Owner,
     ) -> Result<Self, StorageError> {
-        let home = Home::open(driver, dir)?;
+        let home = Home::open(driver, dir, root)?;
         make_dir(&dir.join(LINKS), 0o700)?;
         Ok(Self { home, driver, most })
     }
@@ -103,12 +104,12 @@ impl Stack {
             Some(parent) => Some(layout::lowers_on(&self.home, parent, self.most)?),
             None => None,
         };
-        let dir = self.home.start_creating(id, PRIVATE)?;
+        let dir = self.home.start_creating(id)?;
         if let Some(limit) = limit {
             limit.apply(&dir)?;
         }
         let diff = dir.join(DIFF);
-        new_dir(&diff, 0o755)?;
+        self.home.new_root(&diff)?;
         if let Some(parent) = parent.filter(|_| writable) {
             take_owner(&diff, &self.diff_dir(parent))?;
         }
@@ -245,10 +246,13 @@ impl Upkeep for Stack {
 
 /// The root of a container's layer belongs to whom the layer below belongs.
 fn take_owner(diff: &Path, below: &Path) -> Result<(), StorageError> {
-    let meta = fs::metadata(below).map_err(io_at("look at", below))?;
-    if (meta.uid(), meta.gid()) == (0, 0) {
+    let owner = |path: &Path| {
+        let meta = fs::metadata(path).map_err(io_at("look at", path))?;
+        Ok::<_, StorageError>((meta.uid(), meta.gid()))
+    };
+    let (uid, gid) = owner(below)?;
+    if owner(diff)? == (uid, gid) {
         return Ok(());
     }
-    std::os::unix::fs::chown(diff, Some(meta.uid()), Some(meta.gid()))
-        .map_err(io_at("set the owner of", diff))
+    std::os::unix::fs::chown(diff, Some(uid), Some(gid)).map_err(io_at("set the owner of", diff))
 }

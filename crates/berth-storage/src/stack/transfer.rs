@@ -5,7 +5,7 @@ use std::path::Path;
 use super::layout::{COMMITTED, DIFF, LINK, LOWER, ShortName, WORK, link_target};
 use crate::StorageError;
 use crate::error::io_at;
-use crate::home::{PRIVATE, new_dir};
+use crate::home::new_dir;
 use crate::transfer::Copied;
 
 /// A layer that is there already was made by the driver, for its limit: only its changes are copied.
@@ -15,7 +15,7 @@ pub(crate) fn transfer(copied: &mut Copied<'_, '_>) -> Result<u64, StorageError>
     if dir.try_exists().map_err(io_at("look at", &dir))? {
         return copied.tree(&place.join(DIFF));
     }
-    new_dir(&dir, PRIVATE)?;
+    copied.passage(place)?;
     let bytes = copied.tree(&place.join(DIFF))?;
     let link = copied.small(&place.join(LINK), 0o644)?;
     if copied.small(&place.join(LOWER), 0o644)?.is_some() {

@@ -6,11 +6,11 @@ use std::path::{Path, PathBuf};
 
 use berth_fs::copy::{self, Xattrs};
 use berth_fs::root::Root;
-use berth_types::LayerId;
+use berth_types::{LayerId, Owner};
 
 use super::layout::{DIR, Markers};
 use crate::error::io_at;
-use crate::home::{Home, PRIVATE, make_dir};
+use crate::home::{Home, make_passage};
 use crate::options::{key_value, parse_size};
 use crate::quota::{Quotas, SizeLimit};
 use crate::{
@@ -33,14 +33,19 @@ pub struct Vfs {
 impl Vfs {
     /// Opens the driver whose home is `dir`, creating it when it is missing.
     pub fn open(dir: &Path, options: &[String]) -> Result<Self, StorageError> {
+        Self::open_for(dir, options, Owner::ROOT)
+    }
+
+    /// As [`open`](Self::open), for containers whose root is `root` on the host.
+    pub fn open_for(dir: &Path, options: &[String], root: Owner) -> Result<Self, StorageError> {
         let size = parse_options(options)?;
         // The home may not be there yet, and is not made by a start that fails.
         let there = if dir.is_dir() { dir } else { dir.parent().unwrap_or(dir) };
         if size > 0 && Quotas::below(there).is_none() {
             return Err(StorageError::Option(NO_QUOTA.to_owned()));
         }
-        make_dir(dir, PRIVATE)?;
-        let home = Home::open(NAME, &dir.join(DIR))?;
+        make_passage(dir, root)?;
+        let home = Home::open(NAME, &dir.join(DIR), root)?;
         let quotas = Quotas::below(home.dir());
         Ok(Self { home, markers: Markers::open(dir)?, quotas, size })
     }
@@ -55,7 +60,7 @@ impl Vfs {
         if let Some(parent) = parent {
             self.home.check(parent)?;
         }
-        let dir = self.home.start_creating(id, 0o755)?;
+        let dir = self.home.start_root(id)?;
         if let Some(limit) = limit {
             limit.apply(&dir)?;
         }

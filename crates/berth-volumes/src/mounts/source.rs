@@ -1,22 +1,24 @@
 //! What must be there on the host when a container starts.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+
+use berth_types::Owner;
 
 use super::error::{Cause, ConfigError};
 use super::{ContainerMount, MountError, MountKind};
 
 impl ContainerMount {
     /// What must exist before the container starts: checks the source of a bind, or creates the
-    /// directory that `-v` promises (0755), and checks that the host's mounts allow the
+    /// directory that `-v` promises (0755, `owner`'s), and checks that the host's mounts allow the
     /// propagation. Does nothing for volumes and tmpfs.
-    pub fn ensure_source(&self) -> Result<(), MountError> {
+    pub fn ensure_source(&self, owner: Owner) -> Result<(), MountError> {
         if self.kind != MountKind::Bind {
             return Ok(());
         }
         match std::fs::metadata(&self.source) {
             Ok(_) => {}
-            Err(error) if error.kind() == io::ErrorKind::NotFound => self.missing()?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => self.missing(owner)?,
             Err(source) => {
                 return Err(MountError::Examine { path: self.source.clone(), source });
             }
@@ -24,14 +26,20 @@ impl ContainerMount {
         self.check_propagation()
     }
 
-    fn missing(&self) -> Result<(), MountError> {
+    fn missing(&self, owner: Owner) -> Result<(), MountError> {
         if !self.create_source {
             let path = self.source.to_string_lossy().into_owned();
             let cause = Cause::NoSource { path };
             return Err(MountError::Config(ConfigError { kind: "bind".to_owned(), cause }));
         }
-        berth_fs::atomic::create_dir_durable(&self.source, 0o755)
-            .map_err(|source| MountError::CreateSource { path: self.source.clone(), source })
+        let failed = |source| MountError::CreateSource { path: self.source.clone(), source };
+        let is_missing = |dir: &&Path| std::fs::symlink_metadata(dir).is_err();
+        let new: Vec<&Path> = self.source.ancestors().take_while(is_missing).collect();
+        berth_fs::atomic::create_dir_durable(&self.source, 0o755).map_err(failed)?;
+        for dir in new.iter().filter(|_| owner != Owner::ROOT) {
+            std::os::unix::fs::chown(dir, Some(owner.uid), Some(owner.gid)).map_err(failed)?;
+        }
+        Ok(())
     }
 
     fn check_propagation(&self) -> Result<(), MountError> {

@@ -2,6 +2,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use berth_api::container::{BindOptions, TmpfsOptions, VolumeOptions};
+use berth_types::Owner;
 
 use super::*;
 
@@ -293,12 +294,12 @@ fn a_missing_bind_source_is_made_only_for_v() {
     let source = dir.path().join("a/b");
     let bind = format!("{}:/x", source.display());
     let mounts = resolved(Given { binds: &[&bind], ..Given::default() }).unwrap();
-    mounts[0].ensure_source().unwrap();
+    mounts[0].ensure_source(Owner::ROOT).unwrap();
     assert!(source.is_dir());
     let strict =
         ContainerMount { create_source: false, source: dir.path().join("c"), ..mounts[0].clone() };
     assert_eq!(
-        strict.ensure_source().unwrap_err().to_string(),
+        strict.ensure_source(Owner::ROOT).unwrap_err().to_string(),
         format!(
             "invalid mount config for type \"bind\": bind source path does not exist: {}",
             dir.path().join("c").display()

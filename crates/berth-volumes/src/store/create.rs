@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use berth_db::Tx;
 use berth_fs::{atomic, steps};
-use berth_types::Timestamp;
+use berth_types::{Owner, Timestamp};
 
 use super::locks::Held;
 use super::{ANONYMOUS_LABEL, LOCAL, NewVolume, Volume, VolumeStore, records};
@@ -154,7 +154,7 @@ impl VolumeStore {
         }
         check_name(name)?;
         LocalOptions::check(name, &request.options)?;
-        stage_directory(&paths, &request.options)?;
+        stage_directory(&paths, &request.options, self.owner)?;
         let volume = new_volume(request, &paths);
         Ok(staged(volume, paths, State::New, held))
     }
@@ -184,6 +184,7 @@ fn new_volume(request: &NewVolume, paths: &VolumePaths) -> Volume {
 fn stage_directory(
     paths: &VolumePaths,
     given: &BTreeMap<String, String>,
+    owner: Owner,
 ) -> Result<(), VolumeError> {
     let stage = &paths.create;
     match std::fs::remove_dir_all(stage) {
@@ -192,7 +193,7 @@ fn stage_directory(
         }
         _ => {}
     }
-    let result = fill_stage(stage, given);
+    let result = fill_stage(stage, given, owner);
     if result.is_err()
         && let Err(error) = std::fs::remove_dir_all(stage)
         && error.kind() != io::ErrorKind::NotFound
@@ -202,9 +203,18 @@ fn stage_directory(
     result
 }
 
-fn fill_stage(stage: &Path, given: &BTreeMap<String, String>) -> Result<(), VolumeError> {
+fn fill_stage(
+    stage: &Path,
+    given: &BTreeMap<String, String>,
+    owner: Owner,
+) -> Result<(), VolumeError> {
     make_dir(stage, 0o701)?;
-    make_dir(&stage.join(DATA), 0o755)?;
+    let data = stage.join(DATA);
+    make_dir(&data, 0o755)?;
+    if owner != Owner::ROOT {
+        std::os::unix::fs::chown(&data, Some(owner.uid), Some(owner.gid))
+            .map_err(VolumeError::io("set the owner of", data))?;
+    }
     if !given.is_empty() {
         options::write_file(&stage.join(OPTIONS), given)?;
     }

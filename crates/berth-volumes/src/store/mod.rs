@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use berth_db::{Db, Schema};
-use berth_types::Timestamp;
+use berth_types::{Owner, Timestamp};
 
 pub use create::Staged;
 pub use prune::Pruned;
@@ -103,6 +103,8 @@ pub struct VolumeRef {
 pub struct VolumeStore {
     root: PathBuf,
     db: Arc<Db>,
+    /// Whose new volumes are.
+    owner: Owner,
     busy: locks::NameLocks,
     /// Volumes with a mount of their own, and the containers that use it.
     mounted: Mutex<HashMap<String, Vec<String>>>,
@@ -112,11 +114,17 @@ impl VolumeStore {
     /// Opens the store whose directories are in `root` (`<data-root>/volumes`), which is created
     /// when missing.
     pub fn open(root: &Path, db: Arc<Db>) -> Result<Self, VolumeError> {
+        Self::open_for(root, db, Owner::ROOT)
+    }
+
+    /// As [`open`](Self::open), for containers whose root is `owner` on the host.
+    pub fn open_for(root: &Path, db: Arc<Db>, owner: Owner) -> Result<Self, VolumeError> {
         berth_fs::atomic::create_dir_durable(root, 0o701)
             .map_err(VolumeError::io("create the directory", root))?;
         Ok(Self {
             root: root.to_owned(),
             db,
+            owner,
             busy: locks::NameLocks::default(),
             mounted: Mutex::new(HashMap::new()),
         })

@@ -11,6 +11,7 @@ mod logging;
 mod notify;
 mod pidfile;
 mod reload;
+mod remap;
 mod run;
 mod tls;
 

@@ -15,6 +15,7 @@ use super::logging::{self, LevelSwitch};
 use super::notify::notify_or_warn;
 use super::pidfile::{Pidfile, PidfileError};
 use super::reload::reload;
+use super::remap::{self, RemapError};
 use super::tls::{self, TlsError};
 
 /// Why the daemon did not start.
@@ -30,6 +31,8 @@ pub(super) enum StartError {
     Tls(#[source] TlsError),
     #[error(transparent)]
     Listen(#[from] ListenError),
+    #[error(transparent)]
+    Remap(#[from] RemapError),
     #[error("berth-shim is neither beside this program nor named by BERTH_SHIM")]
     NoShim,
     #[error("failed to start daemon")]
@@ -58,7 +61,8 @@ pub(super) fn run(config: Config, flags: Flags) -> Result<(), StartError> {
     let listeners = listen::open_all(&config.hosts, &config.group)?;
     let _sockets = Sockets::of(&listeners);
     let plain_tcp = plain_tcp(&listeners, &config);
-    let engine = config.engine(shim, plain_tcp);
+    let mut engine = config.engine(shim, plain_tcp);
+    remap::apply(&config.userns_remap, &mut engine)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .max_blocking_threads(BLOCKING_THREADS)

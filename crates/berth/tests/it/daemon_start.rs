@@ -125,7 +125,7 @@ fn mistakes_are_one_line_on_stderr_and_exit_status_1() {
     #[rustfmt::skip]
     let table: &[(&[&str], &str)] = &[
         (&["--config-file", file],        &broken),
-        (&["--userns-remap", "default", "--config-file", file], "userns-remap is not supported by this version of berth\n"),
+        (&["--seccomp-profile", "x", "--config-file", file], "seccomp-profile is not supported by this version of berth\n"),
         (&["--nope"],                     "unknown flag: --nope\nSee 'berth daemon --help'.\n"),
     ];
     for (args, message) in table {

@@ -10,7 +10,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
 use berth_fs::root::{Follow, Root};
-use berth_types::Digest;
+use berth_types::{Digest, IdMaps};
 use rustix::fs::{FileType, OFlags, Stat};
 use sha2::{Digest as _, Sha256};
 
@@ -19,16 +19,16 @@ const DEEPEST: usize = 1000;
 
 /// Where files come from: Docker sums those of an image a little differently.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Origin {
+pub(crate) enum Origin<'a> {
     /// The client's context.
     Context,
-    /// An image or stage.
-    Image,
+    /// An image or stage, and what ids of the container are in its layers.
+    Image(&'a IdMaps),
 }
 
 /// `file:<sum>` or `dir:<sum>` of a clean path without links, relative to the root; empty for the
 /// root itself.
-pub(crate) fn of_path(root: &Root, path: &Path, origin: Origin) -> io::Result<String> {
+pub(crate) fn of_path(root: &Root, path: &Path, origin: Origin<'_>) -> io::Result<String> {
     let stat = look(root, path)?;
     if FileType::from_raw_mode(stat.st_mode) != FileType::Directory {
         return Ok(format!("file:{}", of_entry(root, path, &stat, origin)?));
@@ -50,7 +50,7 @@ pub(crate) fn of_sums(prefix: &str, sums: &[String]) -> String {
 fn below(
     root: &Root,
     dir: &Path,
-    origin: Origin,
+    origin: Origin<'_>,
     depth: usize,
     sums: &mut Vec<String>,
 ) -> io::Result<()> {
@@ -95,7 +95,7 @@ pub(crate) fn look(root: &Root, path: &Path) -> io::Result<Stat> {
     root.stat(&inside(path), Follow::No)
 }
 
-fn of_entry(root: &Root, path: &Path, stat: &Stat, origin: Origin) -> io::Result<String> {
+fn of_entry(root: &Root, path: &Path, stat: &Stat, origin: Origin<'_>) -> io::Result<String> {
     let kind = FileType::from_raw_mode(stat.st_mode);
     let mut sum = Sha256::new();
     let mut field = |name: &str, value: &[u8]| {
@@ -109,11 +109,15 @@ fn of_entry(root: &Root, path: &Path, stat: &Stat, origin: Origin) -> io::Result
     field("name", &name);
     let mode = match origin {
         Origin::Context => stat.st_mode & 0o7777,
-        Origin::Image => stat.st_mode,
+        Origin::Image(_) => stat.st_mode,
     };
     field("mode", mode.to_string().as_bytes());
-    field("uid", stat.st_uid.to_string().as_bytes());
-    field("gid", stat.st_gid.to_string().as_bytes());
+    let (uid, gid) = match origin {
+        Origin::Context => (stat.st_uid, stat.st_gid),
+        Origin::Image(ids) => (ids.uids.seen(stat.st_uid), ids.gids.seen(stat.st_gid)),
+    };
+    field("uid", uid.to_string().as_bytes());
+    field("gid", gid.to_string().as_bytes());
     let size = if kind == FileType::RegularFile { stat.st_size } else { 0 };
     field("size", size.to_string().as_bytes());
     let (flag, link) = match kind {
@@ -128,9 +132,10 @@ fn of_entry(root: &Root, path: &Path, stat: &Stat, origin: Origin) -> io::Result
     field("linkname", &link);
     // Of an image's files Docker looks the owner up on the host; root is the one that is the same
     // everywhere.
-    let root_name = |id: u32| if origin == Origin::Image && id == 0 { "root" } else { "" };
-    field("uname", root_name(stat.st_uid).as_bytes());
-    field("gname", root_name(stat.st_gid).as_bytes());
+    let is_image = origin != Origin::Context;
+    let root_name = |id: u32| if is_image && id == 0 { "root" } else { "" };
+    field("uname", root_name(uid).as_bytes());
+    field("gname", root_name(gid).as_bytes());
     let is_device = matches!(kind, FileType::CharacterDevice | FileType::BlockDevice);
     let device = if is_device { stat.st_rdev } else { 0 };
     field("devmajor", rustix::fs::major(device).to_string().as_bytes());
@@ -202,7 +207,7 @@ mod tests {
         let table = [
             ("a",         Origin::Context, "file:787261af2811430319c145b4d041c82c0ef3b7ec9bb9b2ef28d9653565194909"),
             ("d",         Origin::Context, "dir:054cac4ddee161767b45c1274dba4e7fa9c48c40c624770c946328acffb26851"),
-            ("etc/group", Origin::Image,   "file:4ba82430c6d2c3870ee09c31b64b3f52db98af6e9ae968ce76df666fa8ab290c"),
+            ("etc/group", Origin::Image(&IdMaps::default()), "file:4ba82430c6d2c3870ee09c31b64b3f52db98af6e9ae968ce76df666fa8ab290c"),
         ];
         for (name, origin, expected) in table {
             assert_eq!(of_path(&root, Path::new(name), origin).unwrap(), expected, "{name}");

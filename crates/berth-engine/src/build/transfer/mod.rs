@@ -13,7 +13,7 @@ use berth_build::apply;
 use berth_build::instruction::Transfer;
 use berth_fs::root::Root;
 use berth_images::Image;
-use berth_types::ChainId;
+use berth_types::{ChainId, IdMaps};
 
 use self::hash::Origin;
 use self::place::Placing;
@@ -116,7 +116,9 @@ impl Builder {
                     Ok(all(context.root(), Origin::Context).map_err(failed)?)
                 }
                 Sources::Image(Some(chain)) => {
-                    let found = engine.layers().with_tree(chain, |root| all(root, Origin::Image));
+                    let found = engine
+                        .layers()
+                        .with_tree(chain, |root| all(root, Origin::Image(engine.ids())));
                     Ok(found?.map_err(failed)?)
                 }
                 Sources::Image(None) => {
@@ -168,11 +170,11 @@ impl Job {
             Sources::Image(chain) => chain.as_ref(),
             Sources::Context(_) => None,
         };
-        draft.write(from, |to, from| self.put_all(from, to))??;
+        draft.write(from, |to, from| self.put_all(engine.ids(), from, to))??;
         Ok(Top::New(Box::new(draft.commit("build")?)))
     }
 
-    fn put_all(&self, image: Option<&Root>, to: &Root) -> Result<(), BuildError> {
+    fn put_all(&self, ids: &IdMaps, image: Option<&Root>, to: &Root) -> Result<(), BuildError> {
         let (from, keeps_owners) = match &self.sources {
             Sources::Context(context) => (context.root(), false),
             Sources::Image(_) => (image.ok_or(BuildError::NoContext)?, self.chown.is_empty()),
@@ -186,6 +188,11 @@ impl Job {
             destination: self.destination.clone(),
             owner,
             unpacks: self.instruction == "ADD",
+            from_ids: match &self.sources {
+                Sources::Context(_) => IdMaps::default(),
+                Sources::Image(_) => ids.clone(),
+            },
+            ids: ids.clone(),
         };
         self.found.iter().try_for_each(|found| {
             let from = found.remote.as_ref().map_or(from, |fetched| fetched.root());

@@ -11,6 +11,7 @@ use berth_fs::decompress::DecompressError;
 use berth_fs::root::{Follow, Root};
 use berth_fs::unpack::{Devices, Limits, Owner, TypeClash, UnpackOptions, WhiteoutStyle};
 use berth_fs::{decompress, pack};
+use berth_types::IdMaps;
 use rustix::fs::{FileType, Gid, Mode, Timespec, Timestamps, UTIME_NOW, Uid};
 use rustix::io::Errno;
 
@@ -29,6 +30,26 @@ pub(crate) struct Placing {
     pub(crate) owner: NewOwner,
     /// Whether archives are unpacked.
     pub(crate) unpacks: bool,
+    /// What ids of the container are where files come from.
+    pub(crate) from_ids: IdMaps,
+    /// What they are in the image that is made.
+    pub(crate) ids: IdMaps,
+}
+
+/// What is put.
+struct Source<'a> {
+    root: &'a Root,
+    /// What ids of the container are there.
+    ids: &'a IdMaps,
+    path: &'a Path,
+}
+
+/// Whose the copies are.
+#[derive(Clone, Copy)]
+struct Whose<'a> {
+    owner: NewOwner,
+    /// What ids of the container are in the image that is made.
+    ids: &'a IdMaps,
 }
 
 /// Puts one file or directory, or what an archive has in it.
@@ -40,19 +61,24 @@ pub(crate) fn put(
 ) -> Result<(), BuildError> {
     let is_dir = kind(hash::look(from, &found.path)) == Some(FileType::Directory);
     let target = resolve(to, Path::new(&placing.destination))?;
+    let here = IdMaps::default();
+    let from_ids = if found.remote.is_some() { &here } else { &placing.from_ids };
+    let source = Source { root: from, ids: from_ids, path: &found.path };
+    let whose = Whose { owner: placing.owner, ids: &placing.ids };
     let there = kind(to.stat(&target, Follow::No));
     if is_dir {
-        return put_directory(from, &found.path, to, &target, there, placing.owner);
+        return put_directory(&source, to, &target, there, whose);
     }
     if placing.unpacks && found.may_unpack && is_archive(from, &found.path)? {
-        let dir = make_dirs(to, &target, None)?;
+        let dir = make_dirs(to, &target, Whose { owner: None, ..whose })?;
         let file = from.open_file(&hash::inside(&found.path)).map_err(failed)?;
         let (_, plain) = decompress::open(file).map_err(failed)?;
-        return unpack(BufReader::with_capacity(256 << 10, plain), &dir, None);
+        let plain = BufReader::with_capacity(256 << 10, plain);
+        return unpack(plain, &dir, Whose { owner: None, ..whose });
     }
     let into = placing.destination.ends_with('/') || there == Some(FileType::Directory);
     let target = if into { target.join(&found.name) } else { target };
-    put_file(from, &found.path, to, &target, placing.owner)
+    put_file(&source, to, &target, whose)
 }
 
 fn kind(stat: io::Result<rustix::fs::Stat>) -> Option<FileType> {
@@ -61,12 +87,11 @@ fn kind(stat: io::Result<rustix::fs::Stat>) -> Option<FileType> {
 
 /// A new directory has mode 0755 whatever the source's is; one that is there keeps what it has.
 fn put_directory(
-    from: &Root,
-    path: &Path,
+    source: &Source<'_>,
     to: &Root,
     target: &Path,
     there: Option<FileType>,
-    owner: NewOwner,
+    whose: Whose<'_>,
 ) -> Result<(), BuildError> {
     if there.is_some_and(|kind| kind != FileType::Directory) {
         let problem = "failed to copy directory: mkdir";
@@ -76,9 +101,9 @@ fn put_directory(
             reason: "not a directory",
         });
     }
-    let dir = make_dirs(to, target, owner)?;
+    let dir = make_dirs(to, target, whose)?;
     let before = rustix::fs::fstat(dir.fd()).map_err(failed)?;
-    through_tar(from, path, Path::new("."), &dir, owner)?;
+    through_tar(source, Path::new("."), &dir, whose)?;
     let (uid, gid) = (Uid::from_raw(before.st_uid), Gid::from_raw(before.st_gid));
     rustix::fs::fchown(dir.fd(), Some(uid), Some(gid)).map_err(failed)?;
     let mode = Mode::from_raw_mode(before.st_mode & 0o7777);
@@ -89,11 +114,10 @@ fn put_directory(
 }
 
 fn put_file(
-    from: &Root,
-    path: &Path,
+    source: &Source<'_>,
     to: &Root,
     target: &Path,
-    owner: NewOwner,
+    whose: Whose<'_>,
 ) -> Result<(), BuildError> {
     let (Some(parent), Some(name)) = (target.parent(), target.file_name()) else {
         return Err(BuildError::Place {
@@ -102,29 +126,29 @@ fn put_file(
             reason: "is a directory",
         });
     };
-    let dir = make_dirs(to, parent, owner)?;
-    through_tar(from, path, Path::new(name), &dir, owner)
+    let dir = make_dirs(to, parent, whose)?;
+    through_tar(source, Path::new(name), &dir, whose)
 }
 
-/// Copies what `path` names to `name` in `dir`.
+/// Copies the source to `name` in `dir`.
 fn through_tar(
-    from: &Root,
-    path: &Path,
+    source: &Source<'_>,
     name: &Path,
     dir: &Root,
-    owner: NewOwner,
+    whose: Whose<'_>,
 ) -> Result<(), BuildError> {
     let (reader, writer) = io::pipe().map_err(failed)?;
     std::thread::scope(|scope| {
         let packing = scope.spawn(move || {
             pack::rebased(
-                from,
-                &hash::inside(path),
+                source.root,
+                &hash::inside(source.path),
                 name,
+                source.ids,
                 BufWriter::with_capacity(1 << 16, writer),
             )
         });
-        let unpacked = unpack(BufReader::with_capacity(256 << 10, reader), dir, owner);
+        let unpacked = unpack(BufReader::with_capacity(256 << 10, reader), dir, whose);
         let packed = packing.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
         // A failed unpacking breaks the pipe, so its error is the cause; a failed packing leaves
         // an archive that may look complete.
@@ -133,11 +157,12 @@ fn through_tar(
     })
 }
 
-fn unpack(tar: impl io::BufRead, dir: &Root, owner: NewOwner) -> Result<(), BuildError> {
+fn unpack(tar: impl io::BufRead, dir: &Root, whose: Whose<'_>) -> Result<(), BuildError> {
     let options = UnpackOptions {
         whiteouts: WhiteoutStyle::Plain,
         devices: Devices::Create,
-        owner: owner.map_or(Owner::Archive, |(uid, gid)| Owner::Fixed { uid, gid }),
+        owner: whose.owner.map_or(Owner::Archive, |(uid, gid)| Owner::Fixed { uid, gid }),
+        ids: whose.ids.clone(),
         type_clash: TypeClash::Replace,
         limits: Limits::LAYER,
         dest_name: PathBuf::from("/"),
@@ -184,14 +209,14 @@ pub(crate) fn resolve(root: &Root, path: &Path) -> Result<PathBuf, BuildError> {
 }
 
 /// Makes the directory that a path leads to.
-pub(crate) fn make_path(root: &Root, path: &str) -> Result<(), BuildError> {
+pub(crate) fn make_path(root: &Root, path: &str, ids: &IdMaps) -> Result<(), BuildError> {
     let path = resolve(root, Path::new(path))?;
-    make_dirs(root, &path, None).map(drop)
+    make_dirs(root, &path, Whose { owner: None, ids }).map(drop)
 }
 
 /// Makes the directory of a path without links, and what is missing above it; the new ones get
-/// the owner.
-pub(crate) fn make_dirs(root: &Root, path: &Path, owner: NewOwner) -> Result<Root, BuildError> {
+/// the owner, or are root's.
+fn make_dirs(root: &Root, path: &Path, whose: Whose<'_>) -> Result<Root, BuildError> {
     match root.open_dir(path) {
         Ok(dir) => return Ok(dir),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
@@ -205,13 +230,15 @@ pub(crate) fn make_dirs(root: &Root, path: &Path, owner: NewOwner) -> Result<Roo
         Err(error) => return Err(failed(error)),
     }
     if let Some(parent) = path.parent() {
-        make_dirs(root, parent, owner)?;
+        make_dirs(root, parent, whose)?;
     }
     let dir = root.mkdir_all(path, 0o755).map_err(failed)?;
     // The daemon's umask does not count.
     rustix::fs::fchmod(dir.fd(), Mode::from_raw_mode(0o755)).map_err(failed)?;
-    if let Some((uid, gid)) = owner {
-        let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
+    if whose.owner.is_some() || !whose.ids.is_identity() {
+        let (uid, gid) = whose.owner.unwrap_or((0, 0));
+        let uid = Uid::from_raw(whose.ids.uids.to_host(uid.into()).map_err(failed)?);
+        let gid = Gid::from_raw(whose.ids.gids.to_host(gid.into()).map_err(failed)?);
         rustix::fs::fchown(dir.fd(), Some(uid), Some(gid)).map_err(failed)?;
     }
     Ok(dir)

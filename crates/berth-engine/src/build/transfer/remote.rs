@@ -6,6 +6,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use berth_api::image::ProgressMessage;
 use berth_registry::fetch::{Remote, fetch};
+use berth_types::IdMaps;
 use rustix::fs::{AtFlags, Timespec, Timestamps};
 use tokio::sync::watch;
 
@@ -95,7 +96,7 @@ fn keep(dir: Arc<Context>, remote: Remote) -> std::io::Result<Found> {
     rustix::fs::utimensat(root, path, &times, AtFlags::SYMLINK_NOFOLLOW)?;
     let path = PathBuf::from(path);
     // Docker does not say that it is a file.
-    let sum = hash::of_path(dir.root(), &path, Origin::Image)?;
+    let sum = hash::of_path(dir.root(), &path, Origin::Image(&IdMaps::default()))?;
     let sum = sum.trim_start_matches("file:").to_owned();
     Ok(Found { path, name, sum, may_unpack: false, remote: Some(dir) })
 }

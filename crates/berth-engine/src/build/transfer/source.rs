@@ -31,7 +31,11 @@ pub(crate) struct Found {
 }
 
 /// What `pattern` names.
-pub(crate) fn find(root: &Root, pattern: &str, origin: Origin) -> Result<Vec<Found>, SourceError> {
+pub(crate) fn find(
+    root: &Root,
+    pattern: &str,
+    origin: Origin<'_>,
+) -> Result<Vec<Found>, SourceError> {
     let pattern = pattern.strip_prefix('/').unwrap_or(pattern);
     let pattern = pattern.strip_prefix("./").unwrap_or(pattern);
     if !has_wildcards(pattern) {
@@ -81,10 +85,10 @@ fn expand(
 }
 
 /// What one name means. Links are followed, inside the root.
-fn one(root: &Root, name: &str, origin: Origin) -> Result<Found, SourceError> {
+fn one(root: &Root, name: &str, origin: Origin<'_>) -> Result<Found, SourceError> {
     let missing = || match origin {
         Origin::Context => SourceError::Missing { path: name.to_owned() },
-        Origin::Image => SourceError::MissingInImage { path: name.to_owned() },
+        Origin::Image(_) => SourceError::MissingInImage { path: name.to_owned() },
     };
     let outside = || SourceError::Outside { path: name.to_owned() };
     if climbs_out(name) {
@@ -186,7 +190,9 @@ mod tests {
                 "{pattern}"
             );
         }
-        let in_image = find(&root, "no", Origin::Image).unwrap_err().to_string();
+        let in_image = find(&root, "no", Origin::Image(&berth_types::IdMaps::default()))
+            .unwrap_err()
+            .to_string();
         assert_eq!(in_image, "stat no: file does not exist");
     }
 }

@@ -72,28 +72,28 @@ pub(super) fn restore(source: &Path, root: &Path, as_json: bool) -> Result<u8, C
     });
     progress.end();
     let restored = restored.map_err(|error| CliError::new(berth_types::kind::chain(&error)))?;
-    let line = if as_json { as_object(&restored, root) } else { told(&restored, root) };
+    let line = if as_json { as_object(&restored) } else { told(&restored) };
     ui::line(&line)?;
     Ok(0)
 }
 
-fn as_object(restored: &Restored, root: &Path) -> String {
-    let Restored { driver, created, layers, containers, volumes } = restored;
+fn as_object(restored: &Restored) -> String {
+    let Restored { driver, created, layers, containers, volumes, path } = restored;
     json!({ "Restored": {
         "Driver": driver, "Created": created, "Layers": layers, "Containers": containers,
-        "Volumes": volumes, "Path": root,
+        "Volumes": volumes, "Path": path,
     }})
     .to_string()
 }
 
-fn told(restored: &Restored, root: &Path) -> String {
-    let Restored { driver, created, layers, containers, volumes } = restored;
+fn told(restored: &Restored) -> String {
+    let Restored { driver, created, layers, containers, volumes, path } = restored;
     let rest = if *volumes { "" } else { ", volumes without their content" };
     format!(
         "{driver}: {} and {} of {created} restored in {}{rest}",
         counted(*layers, "image layer", "image layers"),
         counted(*containers, "container", "containers"),
-        root.display(),
+        path.display(),
     )
 }
 
@@ -119,12 +119,13 @@ mod tests {
             layers: 1,
             containers: 2,
             volumes: true,
+            path: "/data".into(),
         };
         let expected =
             "vfs: 1 image layer and 2 containers of 2026-01-02T03:04:05Z restored in /data";
-        assert_eq!(told(&restored, Path::new("/data")), expected);
+        assert_eq!(told(&restored), expected);
         restored.volumes = false;
         let without = format!("{expected}, volumes without their content");
-        assert_eq!(told(&restored, Path::new("/data")), without);
+        assert_eq!(told(&restored), without);
     }
 }

@@ -44,7 +44,7 @@ fn files_are_refused_in_dockers_words() {
         (r#"{"Debug":true}"#,               &[], "the following directives don't match any configuration option: Debug"),
         (r#"{"label":["a=b"]}"#,            &[], "the following directives don't match any configuration option: label"),
         (r#"{"graph":"/x"}"#,               &[], "the following directives don't match any configuration option: graph"),
-        (r#"{"userns-remap":"default"}"#,   &[], "userns-remap is not supported by this version of berth"),
+        (r#"{"userns-remap":1}"#,           &[], "json: cannot unmarshal number into Go struct field Config.userns-remap of type string"),
         (r#"{"proxies":{"http-proxy":"x"}}"#, &[], "http-proxy is not supported by this version of berth"),
         (r#"{"icc":false}"#,                &[], "icc is not supported by this version of berth"),
         (r#"{"storage-driver":"devicemapper"}"#, &["--storage-driver=overlay2"],
