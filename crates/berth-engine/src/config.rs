@@ -72,6 +72,8 @@ pub struct EngineConfig {
     pub cgroup_parent: String,
     /// Set `no-new-privileges` in each container.
     pub no_new_privileges: bool,
+    /// Label containers, where the host's SELinux is on.
+    pub selinux_enabled: bool,
     /// Addresses of TCP listeners without TLS, for the warning in `info`.
     pub plain_tcp: Vec<String>,
     /// Registries.
@@ -112,6 +114,7 @@ impl EngineConfig {
             init_path: String::new(),
             cgroup_parent: String::new(),
             no_new_privileges: false,
+            selinux_enabled: false,
             plain_tcp: Vec::new(),
             registry: RegistryConfig::default(),
         }

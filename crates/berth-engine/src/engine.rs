@@ -276,6 +276,7 @@ struct Stores {
 impl Stores {
     fn open(config: &EngineConfig) -> Result<Self, EngineError> {
         let root = config.data_root.as_path();
+        crate::system::selinux::check(config.selinux_enabled)?;
         let owner = config.ids.root();
         let data_root = DataRoot::open_for(root, owner)?;
         make_dir(&config.exec_root)?;

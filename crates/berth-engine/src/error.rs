@@ -39,6 +39,10 @@ pub enum EngineError {
     Registry(Box<crate::registry::RegistryUseError>),
     #[error("cannot {action} {}", .path.display())]
     Io { action: &'static str, path: PathBuf, source: io::Error },
+    #[error(
+        "selinux-enabled is not supported by this version of berth where the host's SELinux is on"
+    )]
+    Selinux,
     #[error("invalid CIDR address: {text}")]
     Bip { text: String },
     #[error("`since` time ({since}) cannot be after `until` time ({until})")]
@@ -106,6 +110,7 @@ impl Classify for EngineError {
             Self::PruneRunning | Self::UpkeepRunning | Self::BackupLeft { .. } => {
                 ErrorKind::Conflict
             }
+            Self::Selinux => ErrorKind::NotImplemented,
             Self::Storage(error) => error.kind(),
             Self::BackupRelative { .. }
             | Self::BackupNotEmpty { .. }

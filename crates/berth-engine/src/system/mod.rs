@@ -4,6 +4,7 @@
 mod df;
 mod events;
 mod info;
+pub(crate) mod selinux;
 mod version;
 
 use std::net::Ipv4Addr;

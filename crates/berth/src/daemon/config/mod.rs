@@ -72,6 +72,7 @@ pub(crate) struct Config {
     pub(crate) cgroup_parent: String,
     pub(crate) no_new_privileges: bool,
     pub(crate) userns_remap: String,
+    pub(crate) selinux_enabled: bool,
     pub(crate) tls: bool,
     pub(crate) tls_verify: bool,
     pub(crate) tls_ca_cert: String,
@@ -123,6 +124,7 @@ impl Default for Config {
             cgroup_parent: String::new(),
             no_new_privileges: false,
             userns_remap: String::new(),
+            selinux_enabled: false,
             tls: false,
             tls_verify: false,
             tls_ca_cert: String::new(),
@@ -208,6 +210,7 @@ impl Config {
         engine.init_path.clone_from(&self.init_path);
         engine.cgroup_parent.clone_from(&self.cgroup_parent);
         engine.no_new_privileges = self.no_new_privileges;
+        engine.selinux_enabled = self.selinux_enabled;
         engine.plain_tcp = plain_tcp;
         engine.registry = self.registry();
         engine

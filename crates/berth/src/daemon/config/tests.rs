@@ -271,7 +271,7 @@ fn every_setting_of_the_engine_comes_from_the_settings() {
         "debug":true,"log-opts":{"max-size":"1m"},"default-shm-size":4096,
         "default-ipc-mode":"shareable","default-cgroupns-mode":"host",
         "default-ulimits":{"nofile":{"Name":"nofile","Soft":1,"Hard":2}},"init":true,"init-path":"/i",
-        "cgroup-parent":"/c","no-new-privileges":true}"#;
+        "cgroup-parent":"/c","no-new-privileges":true,"selinux-enabled":true}"#;
     let config = load(text, &[]).unwrap().engine(PathBuf::from("/s"), vec!["1.2.3.4:5".to_owned()]);
     let expected = EngineConfig {
         storage_driver: "vfs".to_owned(),
@@ -300,6 +300,7 @@ fn every_setting_of_the_engine_comes_from_the_settings() {
         init_path: "/i".to_owned(),
         cgroup_parent: "/c".to_owned(),
         no_new_privileges: true,
+        selinux_enabled: true,
         plain_tcp: vec!["1.2.3.4:5".to_owned()],
         ..EngineConfig::new("/d".into(), "/e".into(), "/s".into())
     };
