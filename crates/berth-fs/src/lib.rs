@@ -19,6 +19,7 @@ pub mod copy;
 pub mod decompress;
 pub mod lock;
 pub mod pack;
+mod pool;
 pub mod reserve;
 pub mod root;
 pub mod steps;

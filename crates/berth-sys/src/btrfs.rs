@@ -3,6 +3,8 @@
 //! A subvolume is a tree of its own within a file system; a snapshot is one that begins as
 //! another's content. To everything else it looks like a directory whose inode number is 256.
 
+mod search;
+
 use std::ffi::OsStr;
 use std::io;
 use std::os::fd::AsFd;
@@ -13,8 +15,12 @@ use std::path::{Path, PathBuf};
 use rustix::io::Errno;
 use rustix::ioctl::{Opcode, Updater, ioctl, opcode};
 
+pub use search::{Inode, Subvolume, inodes, subvolume};
+
 /// The number of the inode at the top of every subvolume.
 const TOP_INODE: u64 = 256;
+/// `BTRFS_SUPER_MAGIC`.
+const FS_MAGIC: rustix::fs::FsWord = 0x9123_683E;
 const READ_ONLY: u64 = 1 << 1;
 const QUOTA_ENABLE: u64 = 1;
 const LIMIT_REFERENCED: u64 = 1;
@@ -157,6 +163,13 @@ pub fn is_subvolume(path: &Path) -> io::Result<bool> {
     }
 }
 
+/// Whether an open directory is the top of a subvolume of btrfs.
+pub fn is_top(dir: impl AsFd) -> io::Result<bool> {
+    let dir = dir.as_fd();
+    let is_btrfs = rustix::fs::fstatfs(dir)?.f_type == FS_MAGIC;
+    Ok(is_btrfs && rustix::fs::fstat(dir)?.st_ino == TOP_INODE)
+}
+
 /// The number of the subvolume that a file is in; the name of its quota group as well.
 pub fn subvolume_id(file: impl AsFd) -> io::Result<u64> {
     let mut args = InoLookup { tree: 0, inode: TOP_INODE, name: [0; 4080] };
@@ -268,7 +281,7 @@ fn until_nul(field: &[u8]) -> &[u8] {
 }
 
 fn call<const OPCODE: Opcode, T>(file: impl AsFd, args: &mut T) -> io::Result<()> {
-    // SAFETY: this function is private, and each of its calls pairs an opcode with the structure
+    // SAFETY: this function is private to this module and those below, and each of its calls pairs an opcode with the structure
     // that the opcode's own size was computed from, which has the layout of the kernel's: plain
     // integers and bytes without padding. The kernel reads and writes no more than that size, and
     // any bytes are valid for it.

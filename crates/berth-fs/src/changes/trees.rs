@@ -1,11 +1,11 @@
 //! Changes between two whole trees, found by a few threads.
 //!
-//! A task is a directory, or a part of a large one. Tasks are taken from a stack, so that trees are
-//! walked down before they are walked across: open directories are those above the present ones, not
-//! all that are still to come. What a task finds goes to its place in a tree of findings, which is
-//! written out in order in the end; of what is unchanged nothing is kept but a node for a directory.
+//! A task is a directory, or a part of a large one. What a task finds goes to its place in a tree of
+//! findings, which is written out in order in the end; of what is unchanged nothing is kept but a node
+//! for a directory.
 
-mod pool;
+mod findings;
+mod snapshot;
 
 use std::ffi::OsStr;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
@@ -20,8 +20,10 @@ use super::{
     CAPABILITY, Change, ChangeKind, ChangesError, Likeness, content, failed, is_dir, likeness,
     open_dir, stat_at,
 };
-use crate::root::{MAX_DEPTH, Root, names};
-use pool::{Node, Pool};
+use crate::pool::Pool;
+use crate::root::{MAX_DEPTH, Root};
+use findings::{Findings, Node};
+use snapshot::Known;
 
 /// The most names that one task looks at.
 const PART: usize = 512;
@@ -31,9 +33,21 @@ pub fn between(old: Option<&Root>, new: &Root) -> Result<Vec<Change>, ChangesErr
     let place = Arc::new(Place { above: None, name: Vec::new(), depth: 0 });
     let open = |root: &Root| open_dir(root.fd(), b".").map_err(|error| place.failed("open", error));
     let pair = Pair { old: old.map(open).transpose()?, new: open(new)?, place: Arc::clone(&place) };
-    let nodes = Pool::run(Task::List { pair: Arc::new(pair), node: 0 })?;
+    let known = pair.old.as_ref().and_then(|old| Known::find(old, &pair.new));
+    walk(pair, known.as_ref())
+}
+
+fn walk(top: Pair, known: Option<&Known>) -> Result<Vec<Change>, ChangesError> {
+    let first = Task::List { pair: Arc::new(top), node: 0 };
+    let findings = Findings::new();
+    let act = |pool: &Pool<_, _>, task: Task| task.run(&Walk { pool, findings: &findings, known });
+    Pool::run("compare", first, act, |source| ChangesError {
+        action: "start to compare",
+        path: "/".into(),
+        source,
+    })?;
     let mut list = Vec::new();
-    write_out(&nodes, 0, &mut PathBuf::from("/"), &mut list);
+    write_out(&findings.into_nodes(), 0, &mut PathBuf::from("/"), &mut list);
     Ok(list)
 }
 
@@ -59,6 +73,13 @@ fn write_out(nodes: &[Node], node: usize, path: &mut PathBuf, list: &mut Vec<Cha
         list.push(Change { path: path.clone(), kind: ChangeKind::Deleted });
         path.pop();
     }
+}
+
+/// What the tasks share.
+struct Walk<'a> {
+    pool: &'a Pool<Task, ChangesError>,
+    findings: &'a Findings,
+    known: Option<&'a Known>,
 }
 
 /// Where a directory is, for messages; it holds nothing open.
@@ -111,7 +132,8 @@ impl Pair {
 #[derive(Debug)]
 struct Name {
     name: Vec<u8>,
-    is_old: bool,
+    /// The number of its inode on the old side.
+    old: Option<u64>,
 }
 
 /// Something to be done, and the node that its findings belong to.
@@ -134,17 +156,17 @@ struct Found {
 }
 
 impl Task {
-    fn run(self, pool: &Pool) -> Result<(), ChangesError> {
+    fn run(self, walk: &Walk<'_>) -> Result<(), ChangesError> {
         match self {
             Self::Enter { above, name, is_old, node } => {
                 let pair = enter(&above, name, is_old)?;
                 drop(above);
-                list(pool, &Arc::new(pair), node)
+                list(walk, &Arc::new(pair), node)
             }
-            Self::List { pair, node } => list(pool, &pair, node),
+            Self::List { pair, node } => list(walk, &pair, node),
             Self::Compare { pair, names, node, part } => {
-                let compared = compare(pool, &pair, names)?;
-                pool.note(node, part, compared);
+                let compared = compare(walk, &pair, names)?;
+                walk.findings.note(node, part, compared);
                 Ok(())
             }
         }
@@ -169,8 +191,8 @@ fn enter(above: &Pair, name: Vec<u8>, is_old: bool) -> Result<Pair, ChangesError
 }
 
 /// Lists a directory and hands its names out; the first of them are left to this thread.
-fn list(pool: &Pool, pair: &Arc<Pair>, node: usize) -> Result<(), ChangesError> {
-    let read = |dir: BorrowedFd<'_>| names(dir).map_err(|error| pair.place.failed("list", error));
+fn list(walk: &Walk<'_>, pair: &Arc<Pair>, node: usize) -> Result<(), ChangesError> {
+    let read = |dir: BorrowedFd<'_>| entries(dir).map_err(|error| pair.place.failed("list", error));
     let new = read(pair.new.as_fd())?;
     let old = pair.old.as_ref().map_or(Ok(Vec::new()), |old| read(old.as_fd()))?;
     let (names, deleted) = merge(new, old);
@@ -179,7 +201,7 @@ fn list(pool: &Pool, pair: &Arc<Pair>, node: usize) -> Result<(), ChangesError> 
     while names.peek().is_some() {
         parts.push(names.by_ref().take(PART).collect::<Vec<_>>());
     }
-    pool.expect(node, parts.len(), deleted);
+    walk.findings.expect(node, parts.len(), deleted);
     let mut tasks = parts.into_iter().enumerate().map(|(part, names)| Task::Compare {
         pair: Arc::clone(pair),
         names,
@@ -187,21 +209,38 @@ fn list(pool: &Pool, pair: &Arc<Pair>, node: usize) -> Result<(), ChangesError> 
         part,
     });
     let first = tasks.next();
-    pool.push(tasks);
-    first.map_or(Ok(()), |first| first.run(pool))
+    walk.pool.push(tasks);
+    first.map_or(Ok(()), |first| first.run(walk))
+}
+
+/// A name, and the number of its inode.
+type Entry = (Vec<u8>, u64);
+
+/// What is in a directory, sorted.
+fn entries(dir: BorrowedFd<'_>) -> Result<Vec<Entry>, Errno> {
+    let mut entries = Vec::new();
+    for entry in rustix::fs::Dir::read_from(dir)? {
+        let entry = entry?;
+        let name = entry.file_name().to_bytes();
+        if !matches!(name, b"." | b"..") {
+            entries.push((name.to_vec(), entry.ino()));
+        }
+    }
+    entries.sort_unstable();
+    Ok(entries)
 }
 
 /// The names of the new side, and those that only the old one has. Both are sorted.
-fn merge(new: Vec<Vec<u8>>, old: Vec<Vec<u8>>) -> (Vec<Name>, Vec<Vec<u8>>) {
+fn merge(new: Vec<Entry>, old: Vec<Entry>) -> (Vec<Name>, Vec<Vec<u8>>) {
     let mut names = Vec::with_capacity(new.len());
     let mut deleted = Vec::new();
     let mut old = old.into_iter().peekable();
-    for name in new {
-        deleted.extend(std::iter::from_fn(|| old.next_if(|older| *older < name)));
-        let is_old = old.next_if(|older| *older == name).is_some();
-        names.push(Name { name, is_old });
+    for (name, _) in new {
+        deleted.extend(std::iter::from_fn(|| Some(old.next_if(|older| older.0 < name)?.0)));
+        let old = old.next_if(|older| older.0 == name).map(|(_, number)| number);
+        names.push(Name { name, old });
     }
-    deleted.extend(old);
+    deleted.extend(old.map(|(name, _)| name));
     (names, deleted)
 }
 
@@ -213,20 +252,31 @@ struct Compared {
     gone: Vec<Vec<u8>>,
 }
 
-fn compare(pool: &Pool, pair: &Arc<Pair>, names: Vec<Name>) -> Result<Compared, ChangesError> {
+fn compare(walk: &Walk<'_>, pair: &Arc<Pair>, names: Vec<Name>) -> Result<Compared, ChangesError> {
     let mut compared = Compared::default();
     let all = &mut compared.found;
     let mut alike = Vec::new();
     let mut dirs = Vec::new();
-    for Name { name, is_old } in names {
+    for Name { name, old } in names {
         let look = |dir: BorrowedFd<'_>| {
             stat_at(dir, &name).map_err(|error| pair.place.failed_at(&name, "look at", error))
         };
+        let after = look(pair.new.as_fd())?;
+        let untouched = after.filter(|after| {
+            old.zip(walk.known).is_some_and(|(old, known)| known.is_untouched(old, after))
+        });
+        if let Some(after) = untouched {
+            if is_dir(&after) {
+                dirs.push((all.len(), true));
+                all.push(Found { name, kind: None, inner: None });
+            }
+            continue;
+        }
         let before = match &pair.old {
-            Some(old) if is_old => look(old.as_fd())?,
+            Some(dir) if old.is_some() => look(dir.as_fd())?,
             _ => None,
         };
-        let Some(after) = look(pair.new.as_fd())? else {
+        let Some(after) = after else {
             compared.gone.extend(before.map(|_| name));
             continue;
         };
@@ -251,14 +301,14 @@ fn compare(pool: &Pool, pair: &Arc<Pair>, names: Vec<Name>) -> Result<Compared, 
             all[at].kind = Some(ChangeKind::Modified);
         }
     }
-    let inner = pool.new_nodes(dirs.len());
+    let inner = walk.findings.new_nodes(dirs.len());
     let mut tasks = Vec::with_capacity(dirs.len());
     for ((at, is_old), node) in dirs.into_iter().zip(inner) {
         all[at].inner = Some(node);
         let (above, name) = (Arc::clone(pair), all[at].name.clone());
         tasks.push(Task::Enter { above, name, is_old, node });
     }
-    pool.push(tasks);
+    walk.pool.push(tasks);
     all.retain(|found| found.kind.is_some() || found.inner.is_some());
     Ok(compared)
 }

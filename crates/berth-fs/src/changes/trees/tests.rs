@@ -9,16 +9,19 @@ use std::os::unix::fs::{
 use std::path::{Path, PathBuf};
 
 use proptest::prelude::*;
+use proptest::test_runner::TestRunner;
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, Timespec, Timestamps};
 
-use super::{CAPABILITY, Change, ChangeKind, between};
+use berth_sys::btrfs;
+
+use super::{CAPABILITY, Change, ChangeKind, Known, between};
 use crate::copy::{self, Xattrs};
 use crate::root::{MAX_DEPTH, Root};
 
 /// Something done to a tree: what, where, and a number to do it with.
 type Step = (u8, u8, u8);
 
-const STEPS: u8 = 13;
+const STEPS: u8 = 15;
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
     proptest::collection::vec((0..STEPS, 0..64_u8, 0..6_u8), 0..60)
@@ -75,6 +78,12 @@ fn try_step(tree: &Path, other: Option<&Path>, (what, at, with): Step) -> io::Re
             value[4] = 1 << (with % 3);
             Ok(rustix::fs::lsetxattr(&path, CAPABILITY, &value, rustix::fs::XattrFlags::empty())?)
         }
+        12 => fs::rename(place(tree, at.wrapping_mul(7).wrapping_add(with) % 64), &path),
+        13 => fs::OpenOptions::new()
+            .append(true)
+            .custom_flags(OFlags::NONBLOCK.bits().cast_signed())
+            .open(&path)
+            .and_then(|mut file| io::Write::write_all(&mut file, b"more")),
         _ => lchown(&path, Some(u32::from(with)), None),
     }
 }
@@ -184,6 +193,75 @@ proptest! {
         run(&new, Some(&old), &later);
         check(&old, &new);
     }
+}
+
+/// A frozen subvolume that `base` was done to, and a snapshot of it.
+fn snapshot(top: &Path, base: &[Step]) -> [PathBuf; 2] {
+    let [old, new] = ["old", "new"].map(|name| top.join(name));
+    let dir = fs::File::open(top).unwrap();
+    for path in [&new, &old] {
+        if fs::symlink_metadata(path).is_ok() {
+            btrfs::destroy_subvolume(&dir, path.file_name().unwrap()).unwrap();
+        }
+    }
+    btrfs::create_subvolume(&dir, "old".as_ref()).unwrap();
+    run(&old, None, base);
+    let frozen = fs::File::open(&old).unwrap();
+    btrfs::set_read_only(&frozen, true).unwrap();
+    btrfs::snapshot(&frozen, &dir, "new".as_ref()).unwrap();
+    [old, new]
+}
+
+fn known(old: &Path, new: &Path) -> Option<Known> {
+    Known::find(fs::File::open(old).unwrap(), fs::File::open(new).unwrap())
+}
+
+#[test]
+fn root_snapshots_changed_at_random_compare_as_in_a_simple_walk() {
+    let test = "root_snapshots_changed_at_random_compare_as_in_a_simple_walk";
+    let Some(fs) = testkit::LoopFs::or_skip(test, "btrfs") else { return };
+    let mut runner = TestRunner::new(ProptestConfig::with_cases(48));
+    let random = (steps(), steps());
+    let done = runner.run(&random, |(base, later)| {
+        let [old, new] = snapshot(&fs.path(), &base);
+        check(&old, &new);
+        run(&new, None, &later);
+        assert!(known(&old, &new).is_some());
+        check(&old, &new);
+        Ok(())
+    });
+    done.unwrap();
+}
+
+#[test]
+fn root_numbers_that_mean_nothing_are_not_relied_on() {
+    let test = "root_numbers_that_mean_nothing_are_not_relied_on";
+    let Some(fs) = testkit::LoopFs::or_skip(test, "btrfs") else { return };
+    let top = fs.path();
+    let base: Vec<Step> = (0..64).filter(|at| at % 3 > 0).map(|at| (0, at, 3)).collect();
+    let [old, new] = snapshot(&top, &base);
+    assert!(known(&old, &new).is_some());
+    // Not the tops, not a snapshot, one of something else, one of what was changed later.
+    assert!(known(&old.join("a"), &new.join("a")).is_none());
+    assert!(known(&new, &old).is_none());
+    assert!(known(&old, &top).is_none());
+    let writable = fs::File::open(&old).unwrap();
+    btrfs::set_read_only(&writable, false).unwrap();
+    assert!(known(&old, &new).is_none());
+    fs::File::create(old.join("later")).unwrap();
+    berth_sys::fsinfo::sync_fs_of(&top).unwrap();
+    btrfs::set_read_only(&writable, true).unwrap();
+    assert!(known(&old, &new).is_none());
+    check(&old, &new);
+    // A subvolume that was made in it has numbers of its own, which may be those of the old tree.
+    let [old, new] = snapshot(&top, &base);
+    fs::remove_dir_all(new.join("a")).unwrap();
+    btrfs::create_subvolume(fs::File::open(&new).unwrap(), "a".as_ref()).unwrap();
+    for step in base {
+        run(&new, None, &[(step.0, step.1, 4)]);
+    }
+    check(&old, &new);
+    btrfs::destroy_subvolume(fs::File::open(&new).unwrap(), "a".as_ref()).unwrap();
 }
 
 #[test]
