@@ -1,8 +1,13 @@
-use std::os::unix::fs::MetadataExt as _;
+use std::collections::BTreeSet;
+use std::os::fd::AsFd as _;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+
+use rustix::fs::{FileType, Mode, XattrFlags};
 
 use super::*;
+use crate::changes::xattr;
 use crate::testing::{Archive, listing, unpack};
-use crate::unpack::WhiteoutStyle;
+use crate::unpack::{OPAQUE, WhiteoutStyle};
 
 #[test]
 fn a_copy_has_everything_of_its_original() {
@@ -36,8 +41,74 @@ fn a_copy_has_everything_of_its_original() {
     assert_eq!(inode("d/f"), inode("d/g"));
     assert_eq!(inode("l"), inode("m"));
     assert!(crate::changes::between(Some(&root(&from)), &root(&to)).unwrap().is_empty());
+    std::fs::remove_file(to.path().join("l")).unwrap();
+    std::fs::remove_file(to.path().join("m")).unwrap();
+    std::fs::remove_dir_all(to.path().join("d")).unwrap();
     let again = tree(&root(&from), &root(&to), Xattrs::All).unwrap_err();
-    assert_eq!(again.to_string(), "cannot create /d");
+    assert_eq!(again.to_string(), "cannot create /empty");
+}
+
+/// What several threads could get wrong: names in a tree, by the file that they are names of, with
+/// what each says of itself.
+fn names_by_file(top: &Path) -> BTreeSet<(Vec<PathBuf>, (u32, i64, u64))> {
+    fn walk(dir: &Path, top: &Path, found: &mut Vec<(u64, PathBuf, (u32, i64, u64))>) {
+        for entry in std::fs::read_dir(dir).unwrap() {
+            let path = entry.unwrap().path();
+            let meta = std::fs::symlink_metadata(&path).unwrap();
+            let size = if meta.is_dir() { 0 } else { meta.len() };
+            let name = path.strip_prefix(top).unwrap().to_owned();
+            found.push((meta.ino(), name, (meta.mode(), meta.mtime_nsec(), size)));
+            if meta.is_dir() {
+                walk(&path, top, found);
+            }
+        }
+    }
+    let mut found = Vec::new();
+    walk(top, top, &mut found);
+    found.sort();
+    let groups = found.chunk_by(|one, other| one.0 == other.0);
+    let names = |group: &[(_, PathBuf, _)]| group.iter().map(|(_, name, _)| name.clone()).collect();
+    groups.map(|group| (names(group), group[0].2)).collect()
+}
+
+#[test]
+fn many_directories_and_links_between_them_are_copied_whole() {
+    let from = tempfile::tempdir_in("/var/tmp").unwrap();
+    let at = |name: String| from.path().join(name);
+    for dir in 0..20 {
+        std::fs::create_dir_all(at(format!("{dir}/in/ner"))).unwrap();
+        std::fs::create_dir(at(format!("{dir}/empty"))).unwrap();
+        for number in 0..40_u32 {
+            let name = at(format!("{dir}/in/{number}"));
+            if dir > 0 && number % 2 == 0 {
+                std::fs::hard_link(at(format!("0/in/{number}")), &name).unwrap();
+                continue;
+            }
+            let file = std::fs::File::create(&name).unwrap();
+            file.set_len(number.into()).unwrap();
+            let mode = 0o400 + number + (number % 8) * 0o1000;
+            file.set_permissions(std::fs::Permissions::from_mode(mode)).unwrap();
+        }
+    }
+    std::fs::create_dir(at("large".to_owned())).unwrap();
+    for number in 0..PARTS {
+        std::fs::create_dir(at(format!("large/{number}"))).unwrap();
+        std::fs::File::create(at(format!("large/{number}-file"))).unwrap();
+    }
+    for copy in [tree, |from: &Root, to: &Root, _| links(from, to).map(|()| 0)] {
+        let to = tempfile::tempdir_in("/var/tmp").unwrap();
+        let root = |dir: &tempfile::TempDir| Root::open(dir.path()).unwrap();
+        copy(&root(&from), &root(&to), Xattrs::All).unwrap();
+        assert_eq!(names_by_file(from.path()), names_by_file(to.path()));
+        assert_eq!(root_time(from.path()), root_time(to.path()));
+    }
+}
+
+/// Names that are more than one part of a directory.
+const PARTS: usize = 400;
+
+fn root_time(path: &Path) -> i64 {
+    std::fs::metadata(path).unwrap().mtime_nsec()
 }
 
 #[test]
