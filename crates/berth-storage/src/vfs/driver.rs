@@ -65,14 +65,9 @@ impl Vfs {
             limit.apply(&dir)?;
         }
         if let Some(parent) = parent {
-            let from = self.home.layer(parent);
-            let source = Root::open(&from).map_err(io_at("open", from))?;
-            let target = Root::open(&dir).map_err(io_at("open", &dir))?;
-            copy::tree(&source, &target, Xattrs::All).map_err(|error| StorageError::Io {
-                action: "copy a layer to",
-                path: dir,
-                source: io::Error::other(error),
-            })?;
+            // A project has its files for itself.
+            let way = if id.is_init() && limit.is_none() { Way::Link } else { Way::Copy };
+            self.fill_as(parent, &dir, way)?;
             if writable {
                 // A container's layer is recorded by then and nobody syncs it later: a power cut
                 // must not leave it with empty files.
@@ -81,6 +76,31 @@ impl Vfs {
         }
         self.home.publish(id)
     }
+
+    /// Gives the empty directory `dir` the content of `parent`.
+    fn fill_as(&self, parent: &LayerId, dir: &Path, way: Way) -> Result<(), StorageError> {
+        let from = self.home.layer(parent);
+        let source = Root::open(&from).map_err(io_at("open", from))?;
+        let target = Root::open(dir).map_err(io_at("open", dir))?;
+        let filled = match way {
+            Way::Copy => copy::tree(&source, &target, Xattrs::All).map(drop),
+            Way::Link => copy::links(&source, &target),
+        };
+        filled.map_err(|error| StorageError::Io {
+            action: "copy a layer to",
+            path: dir.to_owned(),
+            source: io::Error::other(error),
+        })
+    }
+}
+
+/// How a layer gets what it stands on.
+#[derive(Debug, Clone, Copy)]
+enum Way {
+    Copy,
+    /// Files are the same, so they must not be written to: as in an init layer, which has what is
+    /// new in it before anybody reads it, and in which nothing is changed in place.
+    Link,
 }
 
 impl StorageDriver for Vfs {

@@ -70,3 +70,22 @@ fn an_interrupted_copy_is_removed() {
 fn gone(path: &Path) -> bool {
     !path.try_exists().unwrap()
 }
+
+#[test]
+fn an_init_layer_shares_files_and_a_containers_layer_has_its_own() {
+    use std::os::unix::fs::MetadataExt as _;
+    let dir = tempfile::tempdir_in("/var/tmp").unwrap();
+    let driver = Vfs::open(&dir.path().join("vfs"), &[]).unwrap();
+    let image = LayerId::random();
+    driver.create(&image, None, &CreateOptions::default()).unwrap();
+    let file = |id: &LayerId| driver.home.layer(id).join("file");
+    fs::File::create(file(&image)).unwrap();
+    let own = LayerId::random();
+    let writable = CreateOptions { writable: true, ..CreateOptions::default() };
+    driver.create(&own.init(), Some(&image), &writable).unwrap();
+    driver.create(&own, Some(&own.init()), &writable).unwrap();
+    let inode = |id: &LayerId| fs::metadata(file(id)).unwrap().ino();
+    assert_eq!(inode(&own.init()), inode(&image));
+    assert_ne!(inode(&own), inode(&image));
+    assert_eq!(fs::metadata(file(&own)).unwrap().nlink(), 1);
+}
