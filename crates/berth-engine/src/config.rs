@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use berth_layers::Settings as LayerSettings;
 use berth_types::IdMaps;
 
 use crate::registry::RegistryConfig;
@@ -18,6 +19,8 @@ pub struct EngineConfig {
     pub exec_root: PathBuf,
     /// What ids of containers are on the host, in a data root for these maps alone.
     pub ids: IdMaps,
+    /// The most layers that a new image may have.
+    pub max_image_layers: u32,
     /// The watcher's program.
     pub shim: PathBuf,
     /// The storage driver asked for; empty for automatic choice.
@@ -87,6 +90,7 @@ impl EngineConfig {
             data_root,
             exec_root,
             ids: IdMaps::default(),
+            max_image_layers: LayerSettings::default().max_depth,
             shim,
             storage_driver: String::new(),
             storage_opts: Vec::new(),
@@ -118,6 +122,13 @@ impl EngineConfig {
             plain_tcp: Vec::new(),
             registry: RegistryConfig::default(),
         }
+    }
+}
+
+impl EngineConfig {
+    /// What a layer store is told.
+    pub(crate) fn layers(&self) -> LayerSettings {
+        LayerSettings { ids: self.ids.clone(), max_depth: self.max_image_layers }
     }
 }
 

@@ -289,7 +289,7 @@ impl Stores {
         data_root.clear_tmp().map_err(EngineError::io("empty", &root.join("tmp")))?;
         let id = data_root.engine_id().map_err(EngineError::io("read", root))?;
         let layers =
-            Arc::new(LayerStore::open_for(root, driver, Arc::clone(&db), config.ids.clone())?);
+            Arc::new(LayerStore::open_with(root, driver, Arc::clone(&db), config.layers())?);
         let images = Arc::new(ImageStore::open(Arc::clone(&db), Arc::clone(&layers)));
         let volumes =
             Arc::new(VolumeStore::open_for(&root.join("volumes"), Arc::clone(&db), owner)?);

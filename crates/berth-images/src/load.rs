@@ -85,6 +85,10 @@ impl ImageStore {
     ) -> Result<Loaded, ImageError> {
         let spool = Spool::read(body, tmp)?;
         let images = plan(&spool)?;
+        let most = self.layers.max_depth() as usize;
+        if images.iter().any(|image| image.layers.len() > most) {
+            return Err(ImageError::MaxDepth);
+        }
         let mut attempt = 1;
         loop {
             match self.load_planned(&spool, &images, report) {

@@ -80,7 +80,7 @@ impl LayerStore {
     ) -> Result<(), LayerError> {
         let (new, old) = (self.read(new)?, old.map(|old| self.read(old)).transpose()?);
         let changed = changes::between(old.as_ref().map(|old| &old.root), &new.root)?;
-        pack::changes(&new.root, &changed, &self.inner().ids, out)?;
+        pack::changes(&new.root, &changed, &self.inner().settings.ids, out)?;
         Ok(())
     }
 
@@ -125,7 +125,7 @@ impl Draft {
         self.store.commit_packed(op, parent, |out| {
             if let Some(native) = self.store.driver().native() {
                 let upper = open_root(native.diff_dir(&self.layer))?;
-                pack::overlay_upper(&upper, &self.store.inner().ids, out)?;
+                pack::overlay_upper(&upper, &self.store.inner().settings.ids, out)?;
                 return Ok(());
             }
             let below = self.parent.as_ref().map(|parent| &parent.layer);

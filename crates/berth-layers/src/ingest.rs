@@ -18,9 +18,6 @@ use crate::files::{Note, io_at};
 use crate::store::Inner;
 use crate::{Layer, LayerError, record};
 
-/// The most layers that an image may have.
-const MAX_DEPTH: u32 = 125;
-
 /// One layer to be made.
 #[derive(Debug, Clone)]
 pub struct NewLayer {
@@ -251,7 +248,7 @@ impl Ingest {
         let dest = Root::open(&path).map_err(io_at("open", &path))?;
         let mut records = BufWriter::new(self.store.files.start(&new.layer)?);
         let mut options = UnpackOptions::layer(style, &path);
-        options.ids.clone_from(&self.store.ids);
+        options.ids.clone_from(&self.store.settings.ids);
         let applied = berth_fs::apply::apply(tar, dest.fd().as_fd(), &options, Some(&mut records))
             .map_err(|source| LayerError::Unpack { slot, source })?;
         records.flush().map_err(io_at("write the tar-split of", path))?;
@@ -352,7 +349,7 @@ fn plan(
                 (Some(below.layer.clone()), below.depth)
             }
         };
-        if below >= MAX_DEPTH {
+        if below >= store.settings.max_depth {
             return Err(LayerError::MaxDepth);
         }
         let layer = LayerId::random();

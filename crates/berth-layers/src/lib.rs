@@ -43,5 +43,5 @@ pub use ingest::{Applied, Ingest, NewLayer, Parent};
 pub use record::SCHEMA;
 pub use recover::RecoverReport;
 pub use rw::Reach;
-pub use store::{Layer, LayerStore, Removed, RwLayer};
+pub use store::{Layer, LayerStore, Removed, RwLayer, Settings};
 pub use tar_stream::TarStream;

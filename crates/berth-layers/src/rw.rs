@@ -280,7 +280,7 @@ impl LayerStore {
             Err(StorageError::ReadOnly { .. }) => return Ok(()),
             other => other?,
         };
-        let owner = self.inner().ids.root();
+        let owner = self.inner().settings.ids.root();
         if let Some(native) = self.driver().native() {
             init::fill_upper(&native.diff_dir(id), &native.lower_dirs(id)?, owner)?;
         } else {
@@ -306,7 +306,7 @@ impl LayerStore {
         reach: Reach<'_>,
         out: W,
     ) -> Result<(), LayerError> {
-        let ids = &self.inner().ids;
+        let ids = &self.inner().settings.ids;
         match self.driver().native() {
             Some(native) => {
                 let upper = open_root(native.diff_dir(&rw.mount))?;

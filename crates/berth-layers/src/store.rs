@@ -78,8 +78,23 @@ pub(crate) struct Inner {
     pub(crate) lost_and_found: PathBuf,
     /// What a repair took out of its place and has not moved away yet: no record knows these.
     pub(crate) replaced: Mutex<BTreeSet<LayerId>>,
-    /// What ids of containers are in layers.
-    pub(crate) ids: IdMaps,
+    pub(crate) settings: Settings,
+}
+
+/// What a store is told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settings {
+    /// What ids of containers are in layers. Tars that come in and go out have ids of the container.
+    pub ids: IdMaps,
+    /// The most layers that a new image may have; the driver may stack fewer.
+    pub max_depth: u32,
+}
+
+impl Default for Settings {
+    /// Docker's limit, and the same ids on both sides.
+    fn default() -> Self {
+        Self { ids: IdMaps::default(), max_depth: 125 }
+    }
 }
 
 impl LayerStore {
@@ -89,21 +104,20 @@ impl LayerStore {
         driver: Arc<dyn StorageDriver>,
         db: Arc<Db>,
     ) -> Result<Self, LayerError> {
-        Self::open_for(root, driver, db, IdMaps::default())
+        Self::open_with(root, driver, db, Settings::default())
     }
 
-    /// As [`open`](Self::open), for layers that hold ids of the host as `ids` maps them. Tars that
-    /// come in and go out have ids of the container.
-    pub fn open_for(
+    /// As [`open`](Self::open), with other settings than Docker's.
+    pub fn open_with(
         root: &Path,
         driver: Arc<dyn StorageDriver>,
         db: Arc<Db>,
-        ids: IdMaps,
+        settings: Settings,
     ) -> Result<Self, LayerError> {
         let files = Files::open(root)?;
         let lost_and_found = root.join("lost+found");
         let (activations, replaced) = (Activations::default(), Mutex::default());
-        let inner = Inner { driver, db, files, activations, lost_and_found, replaced, ids };
+        let inner = Inner { driver, db, files, activations, lost_and_found, replaced, settings };
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -115,6 +129,11 @@ impl LayerStore {
     /// The driver below, for another store over it.
     pub fn shared_driver(&self) -> Arc<dyn StorageDriver> {
         Arc::clone(&self.inner.driver)
+    }
+
+    /// The most layers that a new image may have.
+    pub fn max_depth(&self) -> u32 {
+        self.inner.settings.max_depth
     }
 
     pub(crate) fn inner(&self) -> &Arc<Inner> {

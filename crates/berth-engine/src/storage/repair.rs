@@ -81,8 +81,8 @@ impl Engine {
             };
             let driver = select::open(&selection).map_err(|error| berth_types::kind::chain(&error));
             driver.and_then(|driver| {
-                let (db, ids) = (std::sync::Arc::clone(self.db()), self.ids().clone());
-                LayerStore::open_for(root, driver, db, ids)
+                let db = std::sync::Arc::clone(self.db());
+                LayerStore::open_with(root, driver, db, self.config().layers())
                     .map_err(|error| berth_types::kind::chain(&error))
             })
         };

@@ -7,8 +7,6 @@ use super::{ArchiveError, Spool, docker, legacy, oci};
 use crate::config::OS;
 use crate::{ImageConfig, ImageError};
 
-/// The most layers of an image.
-const MAX_DEPTH: usize = 125;
 /// The largest manifest, index or list of repositories.
 pub(super) const MAX_JSON: u64 = 4 << 20;
 
@@ -34,9 +32,6 @@ impl Planned {
         let (got, expected) = (self.config.diff_ids().len(), self.layers.len());
         if got != expected {
             return Err(ArchiveError::LayersLength { expected, got }.into());
-        }
-        if got > MAX_DEPTH {
-            return Err(ImageError::MaxDepth);
         }
         Ok(())
     }

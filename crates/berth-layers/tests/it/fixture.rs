@@ -9,7 +9,7 @@ use std::sync::{Arc, OnceLock};
 
 use berth_db::Db;
 use berth_fs::reserve;
-use berth_layers::{Ingest, LayerError, LayerStore, NewLayer, Parent, RecoverReport, SCHEMA};
+use berth_layers::{Ingest, LayerError, LayerStore, NewLayer, Parent, RecoverReport, SCHEMA, Settings};
 use berth_storage::{
     Access, CreateOptions, LayerState, Mounted, NativeDiff, Prepared, Selection, StorageDriver,
     StorageError, Upkeep, twin,
@@ -153,8 +153,17 @@ impl Root {
     pub(crate) fn open_for(&self, ids: &IdMaps) -> Open {
         let db = Arc::new(Db::open(&self.path().join("berth.db"), &[&SCHEMA]).unwrap());
         let driver = self.try_driver_for(ids.root()).unwrap();
-        let store =
-            LayerStore::open_for(self.path(), driver, Arc::clone(&db), ids.clone()).unwrap();
+        let settings = Settings { ids: ids.clone(), ..Settings::default() };
+        let store = LayerStore::open_with(self.path(), driver, Arc::clone(&db), settings).unwrap();
+        Open { store, db }
+    }
+
+    /// Opens the store for images of up to so many layers.
+    pub(crate) fn open_for_depth(&self, max_depth: u32) -> Open {
+        let db = Arc::new(Db::open(&self.path().join("berth.db"), &[&SCHEMA]).unwrap());
+        let driver = self.try_driver().unwrap();
+        let settings = Settings { max_depth, ..Settings::default() };
+        let store = LayerStore::open_with(self.path(), driver, Arc::clone(&db), settings).unwrap();
         Open { store, db }
     }
 

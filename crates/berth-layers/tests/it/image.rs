@@ -287,6 +287,28 @@ fn root_the_126th_layer_is_refused() {
 }
 
 #[test]
+fn root_images_may_have_more_layers_where_the_store_is_told_so() {
+    let test = "root_images_may_have_more_layers_where_the_store_is_told_so";
+    on_each_driver(test, |root| {
+        if root.driver_name() != "overlay2" {
+            return;
+        }
+        let open = root.open_for_depth(200);
+        match load(&open, &stacked(200, "f"), "image") {
+            Ok(top) => {
+                let id = container(&open, Some(&top)).unwrap();
+                let found = names(mount(&open.store, &id).root());
+                assert!((0..200).all(|at| found.contains(&format!("f{at:02}"))), "{found:?}");
+            }
+            // A kernel that takes one page of options stacks 128.
+            Err(error) => assert_eq!(error.to_string(), "max depth exceeded"),
+        }
+        let error = open.store.begin("load", stack(&stacked(201, "g"))).unwrap_err();
+        assert_eq!(error.to_string(), "max depth exceeded");
+    });
+}
+
+#[test]
 fn root_lookups_and_lists_never_ask_the_driver() {
     on_each_driver("root_lookups_and_lists_never_ask_the_driver", |root| {
         let open = root.open();

@@ -5,6 +5,9 @@ use std::path::Path;
 
 use super::Config;
 
+/// What overlay2 can stack, less a container's own and its init layer.
+const MOST_IMAGE_LAYERS: i64 = 498;
+
 /// Why a value was refused.
 #[derive(Debug, PartialEq, thiserror::Error)]
 pub(crate) enum ValueError {
@@ -28,6 +31,8 @@ pub(crate) enum ValueError {
     Uploads(i64),
     #[error("invalid max download attempts: {0}")]
     Attempts(i64),
+    #[error("invalid max image layers: {0} (1 to {MOST_IMAGE_LAYERS})")]
+    ImageLayers(i64),
     #[error("invalid mirror: {reason}")]
     Mirror { reason: String },
     #[error("insecure registry {text} {reason}")]
@@ -186,6 +191,9 @@ impl Config {
         }
         if self.download_attempts < 0 {
             return Err(ValueError::Attempts(self.download_attempts));
+        }
+        if !(1..=MOST_IMAGE_LAYERS).contains(&self.max_image_layers) {
+            return Err(ValueError::ImageLayers(self.max_image_layers));
         }
         if self.mtu < 0 || self.mtu > 65_535 {
             return Err(ValueError::Mtu(self.mtu));

@@ -186,6 +186,7 @@ pub(crate) const KEYS: &[Key] = &[
     // Storage.
     short('s', key("storage-driver", "storage-driver",        Text(|c| &mut c.storage_driver),   No,  "Storage driver to use")),
     key("storage-opts",            "storage-opt",             List(|c| &mut c.storage_opts),     No,  "Storage driver options"),
+    key("max-image-layers",        "max-image-layers",        Int(|c| &mut c.max_image_layers),  No,  "The most layers that a new image may have (125 as in Docker; up to 498)"),
     // Defaults of containers.
     key("log-driver",              "log-driver",              Text(|c| &mut c.log_driver),       No,  "Default driver for container logs (json-file, none)"),
     key("log-opts",                "log-opt",                 Map(|c| &mut c.log_opts),          No,  "Default log driver options for containers"),

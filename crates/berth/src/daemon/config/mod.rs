@@ -61,6 +61,7 @@ pub(crate) struct Config {
     pub(crate) mirrors: Vec<String>,
     pub(crate) certs_dir: String,
     pub(crate) experimental: bool,
+    pub(crate) max_image_layers: i64,
     pub(crate) log_driver: String,
     pub(crate) log_opts: BTreeMap<String, String>,
     pub(crate) shm_size: i64,
@@ -113,6 +114,7 @@ impl Default for Config {
             mirrors: Vec::new(),
             certs_dir: "/etc/docker/certs.d".to_owned(),
             experimental: false,
+            max_image_layers: 125,
             log_driver: "json-file".to_owned(),
             log_opts: BTreeMap::new(),
             shm_size: 64 << 20,
@@ -199,6 +201,7 @@ impl Config {
         engine.live_restore = self.live_restore;
         engine.shutdown_timeout = self.shutdown_timeout();
         engine.experimental = self.experimental;
+        engine.max_image_layers = u32::try_from(self.max_image_layers).unwrap_or(125);
         engine.debug = self.debug;
         engine.log_driver.clone_from(&self.log_driver);
         engine.log_opts.clone_from(&self.log_opts);

@@ -200,11 +200,15 @@ const DOCUMENTED: &[&str] = &[
     "host-gateway-ip", "host-gateway-ips", "deprecated-key-path",
 ];
 
+/// What Docker does not have.
+const OWN: [&str; 1] = ["max-image-layers"];
+
 #[test]
 fn the_table_is_dockers_documentation() {
     let mut table: Vec<_> = KEYS.iter().map(|key| key.json).filter(|key| !key.is_empty()).collect();
     table.sort_unstable();
     let mut documented = DOCUMENTED.to_vec();
+    documented.extend(OWN);
     documented.sort_unstable();
     assert_eq!(table, documented);
     let mut flags: Vec<_> = KEYS.iter().map(|key| key.flag).filter(|key| !key.is_empty()).collect();
@@ -271,7 +275,7 @@ fn every_setting_of_the_engine_comes_from_the_settings() {
         "debug":true,"log-opts":{"max-size":"1m"},"default-shm-size":4096,
         "default-ipc-mode":"shareable","default-cgroupns-mode":"host",
         "default-ulimits":{"nofile":{"Name":"nofile","Soft":1,"Hard":2}},"init":true,"init-path":"/i",
-        "cgroup-parent":"/c","no-new-privileges":true,"selinux-enabled":true}"#;
+        "cgroup-parent":"/c","no-new-privileges":true,"selinux-enabled":true,"max-image-layers":200}"#;
     let config = load(text, &[]).unwrap().engine(PathBuf::from("/s"), vec!["1.2.3.4:5".to_owned()]);
     let expected = EngineConfig {
         storage_driver: "vfs".to_owned(),
@@ -301,6 +305,7 @@ fn every_setting_of_the_engine_comes_from_the_settings() {
         cgroup_parent: "/c".to_owned(),
         no_new_privileges: true,
         selinux_enabled: true,
+        max_image_layers: 200,
         plain_tcp: vec!["1.2.3.4:5".to_owned()],
         ..EngineConfig::new("/d".into(), "/e".into(), "/s".into())
     };
