@@ -123,7 +123,7 @@ impl Draft {
     pub fn commit(&self, op: &'static str) -> Result<(Ingest, Applied), LayerError> {
         let parent = self.parent.as_ref().map(|parent| parent.chain.clone());
         self.store.commit_packed(op, parent, |out| {
-            if let Some(native) = self.store.driver().native() {
+            if let Some(native) = self.store.says_changes(&self.layer)? {
                 let upper = open_root(native.diff_dir(&self.layer))?;
                 pack::overlay_upper(&upper, &self.store.inner().settings.ids, out)?;
                 return Ok(());

@@ -8,7 +8,7 @@ use berth_db::Tx;
 use berth_fs::changes::{self, Change};
 use berth_fs::pack;
 use berth_fs::root::Root;
-use berth_storage::{Access, CreateOptions, Mounted, Prepared, StorageError};
+use berth_storage::{Access, CreateOptions, Mounted, NativeDiff, Prepared, StorageError};
 use berth_types::{ChainId, ContainerId, LayerId};
 
 use crate::activations::{Active, Reading};
@@ -33,7 +33,13 @@ impl LayerStore {
     /// Whether the layer of a container that does not run must be left to one caller at a time,
     /// who has it mounted: a start, or somebody who reads it [at rest](Reach::AtRest).
     pub fn reads_by_mounting(&self) -> bool {
-        self.driver().native().is_none()
+        self.driver().native().is_none_or(NativeDiff::may_lack_changes)
+    }
+
+    /// The driver's directories of changes, if that of this layer says all of them.
+    pub(crate) fn says_changes(&self, id: &LayerId) -> Result<Option<&dyn NativeDiff>, LayerError> {
+        let Some(native) = self.driver().native() else { return Ok(None) };
+        Ok((!native.lacks_changes(id)?).then_some(native))
     }
 
     /// Records a container's layer on top of the image's. No directory is made yet.
@@ -187,7 +193,7 @@ impl LayerStore {
         reach: Reach<'_>,
     ) -> Result<Vec<Change>, LayerError> {
         let rw = self.own_rw(container)?;
-        match self.driver().native() {
+        match self.says_changes(&rw.mount)? {
             Some(native) => {
                 let lowers = native.lower_dirs(&rw.mount)?;
                 let lowers = lowers.iter().map(open_root).collect::<Result<Vec<_>, _>>()?;
@@ -307,7 +313,7 @@ impl LayerStore {
         out: W,
     ) -> Result<(), LayerError> {
         let ids = &self.inner().settings.ids;
-        match self.driver().native() {
+        match self.says_changes(&rw.mount)? {
             Some(native) => {
                 let upper = open_root(native.diff_dir(&rw.mount))?;
                 pack::overlay_upper(&upper, ids, out)?;

@@ -104,6 +104,16 @@ pub trait NativeDiff: Send + Sync {
     /// Makes the layer stand on `parent`, whatever it stood on, and mends what a power cut tore.
     /// Its own changes stay as they are. Does nothing when all is in order.
     fn stand_on(&self, id: &LayerId, parent: Option<&LayerId>) -> Result<(), StorageError>;
+    /// Whether the directory of changes may lack some of what was changed through a mount, for any
+    /// layer. Such a layer is mounted by one caller at a time, to be read too.
+    fn may_lack_changes(&self) -> bool {
+        false
+    }
+    /// Whether that of this layer may: what was changed is found by comparing trees then.
+    fn lacks_changes(&self, id: &LayerId) -> Result<bool, StorageError> {
+        let _ = id;
+        Ok(false)
+    }
 }
 
 /// How deletions are marked in a directory of changes.

@@ -43,6 +43,12 @@ pub enum StorageError {
         .path.display()
     )]
     NotBtrfs { path: PathBuf },
+    #[error(
+        "layer {id} was written with overlay2.index=on, and hard links that it changed are in the kernel's \
+         index only, which cannot be copied: make an image of the container (docker commit), then \
+         remove it"
+    )]
+    Indexed { id: LayerId },
     #[error("max depth exceeded")]
     MaxDepth,
     #[error("layer {id} does not exist in driver {driver}")]
@@ -83,9 +89,10 @@ impl Classify for StorageError {
             Self::Option(_) | Self::NotBtrfs { .. } => ErrorKind::InvalidParameter,
             Self::UnknownLayer { .. } => ErrorKind::NotFound,
             Self::LayerExists { .. } | Self::ReadOnly { .. } => ErrorKind::Conflict,
-            Self::NotBuilt { .. } | Self::MountLabel | Self::CannotCopy { .. } => {
-                ErrorKind::NotImplemented
-            }
+            Self::NotBuilt { .. }
+            | Self::MountLabel
+            | Self::CannotCopy { .. }
+            | Self::Indexed { .. } => ErrorKind::NotImplemented,
             Self::Devicemapper(error) => error.kind(),
             Self::NotSupported
             | Self::Prerequisites

@@ -13,6 +13,7 @@ pub mod copy;
 pub mod dm;
 pub mod fork;
 pub mod fsinfo;
+pub mod handle;
 pub mod listen;
 pub mod loopdev;
 pub mod mount;

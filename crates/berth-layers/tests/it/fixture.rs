@@ -9,7 +9,9 @@ use std::sync::{Arc, OnceLock};
 
 use berth_db::Db;
 use berth_fs::reserve;
-use berth_layers::{Ingest, LayerError, LayerStore, NewLayer, Parent, RecoverReport, SCHEMA, Settings};
+use berth_layers::{
+    Ingest, LayerError, LayerStore, NewLayer, Parent, RecoverReport, SCHEMA, Settings,
+};
 use berth_storage::{
     Access, CreateOptions, LayerState, Mounted, NativeDiff, Prepared, Selection, StorageDriver,
     StorageError, Upkeep, twin,
@@ -18,19 +20,21 @@ use berth_types::{ChainId, ContainerId, DiffId, Digest, IdMaps, LayerId, Owner};
 use testkit::LoopFs;
 
 /// Each with the file system that it needs: what `/var/tmp` is on, or one on a loop device.
-const DRIVERS: [(&str, Option<&str>); 6] = [
-    ("overlay2", None),
-    ("vfs", None),
-    ("btrfs", Some("btrfs")),
-    ("overlay", Some("ext4")),
-    ("fuse-overlayfs", None),
-    (twin::NAME, None),
+const DRIVERS: [(&str, Option<&str>, &[&str]); 7] = [
+    ("overlay2", None, &[]),
+    ("overlay2", None, &["overlay2.index=on"]),
+    ("vfs", None, &[]),
+    ("btrfs", Some("btrfs"), &[]),
+    ("overlay", Some("ext4"), &[]),
+    ("fuse-overlayfs", None, &[]),
+    (twin::NAME, None, &[]),
 ];
 
 /// A data root that goes away with the test.
 pub(crate) struct Root {
     dir: tempfile::TempDir,
     driver: &'static str,
+    options: &'static [&'static str],
     /// After `dir`, which lies on it.
     fs: Option<LoopFs>,
 }
@@ -47,7 +51,7 @@ pub(crate) fn on_each_driver(test: &str, case: impl Fn(&Root)) {
         testkit::skip(test, "root");
         return;
     }
-    for (driver, kind) in DRIVERS {
+    for (driver, kind, options) in DRIVERS {
         let fs = match kind {
             None => None,
             Some(kind) => match LoopFs::or_skip(test, kind) {
@@ -55,16 +59,21 @@ pub(crate) fn on_each_driver(test: &str, case: impl Fn(&Root)) {
                 some => some,
             },
         };
-        if let Some(root) = Root::or_skip(test, driver, fs) {
+        if let Some(root) = Root::or_skip(test, driver, options, fs) {
             case(&root);
         }
     }
 }
 
 impl Root {
-    fn or_skip(test: &str, driver: &'static str, fs: Option<LoopFs>) -> Option<Self> {
+    fn or_skip(
+        test: &str,
+        driver: &'static str,
+        options: &'static [&'static str],
+        fs: Option<LoopFs>,
+    ) -> Option<Self> {
         let below = fs.as_ref().map_or_else(|| "/var/tmp".into(), LoopFs::path);
-        let root = Self { dir: tempfile::tempdir_in(&below).unwrap(), driver, fs };
+        let root = Self { dir: tempfile::tempdir_in(&below).unwrap(), driver, options, fs };
         match root.try_driver() {
             Ok(_) => Some(root),
             Err(error) if error.is_not_supported() => {
@@ -77,7 +86,7 @@ impl Root {
 
     /// A data root on a file system of its own; a named skip where that cannot be.
     pub(crate) fn on_fs(test: &str, driver: &'static str, kind: &str) -> Option<Self> {
-        Self::or_skip(test, driver, Some(LoopFs::or_skip(test, kind)?))
+        Self::or_skip(test, driver, &[], Some(LoopFs::or_skip(test, kind)?))
     }
 
     pub(crate) fn fs(&self) -> &LoopFs {
@@ -101,6 +110,17 @@ impl Root {
             twin::NAME => home.join("store"),
             _ => home,
         }
+    }
+
+    /// Whether hard links to files of the image stay together when one is written.
+    pub(crate) fn keeps_links(&self) -> bool {
+        let copies_up = ["overlay2", "overlay", "fuse-overlayfs"].contains(&self.driver);
+        !copies_up || self.is_indexed()
+    }
+
+    /// Whether containers' layers have an index.
+    pub(crate) fn is_indexed(&self) -> bool {
+        self.options.contains(&"overlay2.index=on")
     }
 
     /// Whether `docker inspect` shows where layers are.
@@ -139,11 +159,12 @@ impl Root {
     }
 
     fn try_driver_for(&self, owner: Owner) -> Result<Arc<dyn StorageDriver>, StorageError> {
+        let options: Vec<_> = self.options.iter().map(|&option| option.to_owned()).collect();
         let selection = Selection {
             root: self.path(),
             name: Some(self.driver),
             environment: None,
-            options: &[],
+            options: &options,
             owner,
         };
         berth_storage::select::open(&selection).map_err(|error| error.source)

@@ -118,7 +118,7 @@ impl StorageDriver for FuseOverlayfs {
     fn prepare(&self, id: &LayerId, access: Access) -> Result<Prepared, StorageError> {
         match self.stack.view(id, access)? {
             View::Plain(root) => Ok(Prepared { root, mounts: Vec::new(), teardown: Vec::new() }),
-            View::Stacked { lowers, upper, target } => {
+            View::Stacked { lowers, upper, target, .. } => {
                 let mounts = vec![self.plan(&lowers, upper.as_ref(), target.clone())];
                 let teardown = vec![Teardown::RemoveDir { path: target.clone() }];
                 Ok(Prepared { root: target, mounts, teardown })

@@ -172,7 +172,13 @@ impl StorageDriver for Overlay {
             (vec![own, lower], None)
         };
         let root = dir.join(MERGED);
-        let parts = Parts { lowers: &lowers, upper: upper.as_ref(), target: root.clone() };
+        let parts = Parts {
+            lowers: &lowers,
+            upper: upper.as_ref(),
+            read_only: upper.is_none(),
+            index: false,
+            target: root.clone(),
+        };
         let mounts = vec![self.overlayfs.plan(parts)?];
         let teardown = vec![Teardown::RemoveDir { path: root.clone() }];
         Ok(Prepared { root, mounts, teardown })

@@ -24,8 +24,16 @@ pub struct Overlay2 {
     stack: Stack,
     overlayfs: Overlayfs,
     quotas: Option<Quotas>,
+    settings: Settings,
+}
+
+/// What the options say.
+#[derive(Debug, Clone, Copy, Default)]
+struct Settings {
     /// `overlay2.size`: of containers that ask for none; 0 is no limit.
     size: i64,
+    /// `overlay2.index`: new containers' layers keep hard links to files of the image.
+    index: bool,
 }
 
 impl Overlay2 {
@@ -37,14 +45,20 @@ impl Overlay2 {
 
     /// As [`open`](Self::open), for containers whose root is `root` on the host.
     pub fn open_for(dir: &Path, options: &[String], root: Owner) -> Result<Self, StorageError> {
-        let size = parse_options(options)?;
+        let settings = parse_options(options)?;
         let overlayfs = Overlayfs::open(NAME, dir, &REFUSED)?;
-        if size > 0 {
+        if settings.size > 0 {
             check_quota(dir, overlayfs.backing())?;
         }
         let stack = Stack::open(NAME, dir, overlayfs.max_lowers(), root)?;
+        if settings.index && !overlayfs.keeps_links()? {
+            let text = "Storage option overlay2.index not supported: this kernel has no index, or the \
+                        file system below no file handles";
+            return Err(StorageError::Option(text.to_owned()));
+        }
+        let stack = stack.with_index(settings.index)?;
         let quotas = Quotas::below(dir);
-        Ok(Self { stack, overlayfs, quotas, size })
+        Ok(Self { stack, overlayfs, quotas, settings })
     }
 }
 
@@ -56,9 +70,11 @@ impl StorageDriver for Overlay2 {
     fn status(&self) -> Vec<(String, String)> {
         let mut lines = self.overlayfs.status();
         // Mounts switch off what would make them differ from the kernel's plain behaviour.
-        for (key, value) in
-            [("Using metacopy", false), ("Native Overlay Diff", true), ("userxattr", false)]
-        {
+        for (key, value) in [
+            ("Using metacopy", false),
+            ("Native Overlay Diff", !self.settings.index),
+            ("userxattr", false),
+        ] {
             lines.push((key.to_owned(), value.to_string()));
         }
         lines
@@ -82,8 +98,9 @@ impl StorageDriver for Overlay2 {
     fn prepare(&self, id: &LayerId, access: Access) -> Result<Prepared, StorageError> {
         match self.stack.view(id, access)? {
             View::Plain(root) => Ok(Prepared { root, mounts: Vec::new(), teardown: Vec::new() }),
-            View::Stacked { lowers, upper, target } => {
-                let parts = Parts { lowers: &lowers, upper: upper.as_ref(), target };
+            View::Stacked { lowers, upper, read_only, index, target } => {
+                let upper = upper.as_ref();
+                let parts = Parts { lowers: &lowers, upper, read_only, index, target };
                 let mount = self.overlayfs.plan(parts)?;
                 let root = mount.target.clone();
                 let teardown = vec![Teardown::RemoveDir { path: root.clone() }];
@@ -133,9 +150,8 @@ impl StorageDriver for Overlay2 {
     }
 }
 
-/// Gives the size of `overlay2.size`, 0 for none.
-fn parse_options(options: &[String]) -> Result<i64, StorageError> {
-    let mut size = 0;
+fn parse_options(options: &[String]) -> Result<Settings, StorageError> {
+    let mut settings = Settings::default();
     for option in options {
         let (key, value) = key_value(option)?;
         match key.as_str() {
@@ -143,11 +159,21 @@ fn parse_options(options: &[String]) -> Result<i64, StorageError> {
             "overlay2.override_kernel_check" => {
                 parse_bool(value)?;
             }
-            "overlay2.size" => size = parse_size(value)?,
+            "overlay2.size" => settings.size = parse_size(value)?,
+            "overlay2.index" => settings.index = parse_switch(&key, value)?,
             _ => return Err(StorageError::Option(format!("overlay2: unknown option {key}"))),
         }
     }
-    Ok(size)
+    Ok(settings)
+}
+
+/// The kernel's words for its own options.
+fn parse_switch(key: &str, value: &str) -> Result<bool, StorageError> {
+    match value {
+        "on" => Ok(true),
+        "off" => Ok(false),
+        _ => Err(StorageError::Option(format!("invalid {key}: {value:?} is neither on nor off"))),
+    }
 }
 
 /// Whether `overlay2.size` can be kept. Docker's list of file systems has xfs alone; ext4 is as good.
@@ -188,7 +214,7 @@ impl Overlay2 {
                 "--storage-opt is supported only for overlay over xfs with 'pquota' mount option";
             return Err(StorageError::Option(text.to_owned()));
         }
-        let mut size = self.size;
+        let mut size = self.settings.size;
         for (key, value) in &options.storage_opt {
             if !key.eq_ignore_ascii_case("size") {
                 return Err(StorageError::Option(format!("Unknown option {key}")));

@@ -1,6 +1,7 @@
 //! Tests of what is particular to overlay2: Docker's layout, options and texts.
 
 use std::fs;
+use std::io::Write as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::sync::Arc;
@@ -47,6 +48,10 @@ fn diff_dir(driver: &Overlay2, id: &LayerId) -> std::path::PathBuf {
     driver.native().unwrap().diff_dir(id)
 }
 
+fn put(path: impl AsRef<Path>, content: &str) {
+    fs::File::create(path).unwrap().write_all(content.as_bytes()).unwrap();
+}
+
 fn rw() -> CreateOptions {
     CreateOptions { writable: true, ..CreateOptions::default() }
 }
@@ -65,6 +70,107 @@ fn root_overlay2_keeps_the_contract_below_a_path_with_colons() {
     let odd = dir.path().join("a:b,c\\d");
     fs::create_dir(&odd).unwrap();
     suite::run(&|home| Arc::new(Overlay2::open(home, &[]).unwrap()), &odd);
+}
+
+/// Opens the driver with an index, or names what is missing.
+fn open_indexed(test: &str, home: &Path) -> Option<Overlay2> {
+    match Overlay2::open(home, &["overlay2.index=on".to_owned()]) {
+        Ok(driver) => Some(driver),
+        Err(error) => {
+            assert!(error.to_string().starts_with("Storage option overlay2.index not supported"));
+            testkit::skip(test, "overlayfs with an index");
+            None
+        }
+    }
+}
+
+#[test]
+fn root_overlay2_keeps_the_contract_with_an_index() {
+    let test = "root_overlay2_keeps_the_contract_with_an_index";
+    let Some(dir) = home_for(test) else { return };
+    if open_indexed(test, &dir.path().join("probe")).is_none() {
+        return;
+    }
+    let index = ["overlay2.index=on".to_owned()];
+    suite::run(&|home| Arc::new(Overlay2::open(home, &index).unwrap()), dir.path());
+}
+
+/// A container's layer on an image with a file `one`, which is also `two`.
+fn linked(driver: &Overlay2) -> (LayerId, LayerId) {
+    let (base, top) = (LayerId::random(), LayerId::random());
+    driver.create(&base, None, &CreateOptions::default()).unwrap();
+    let diff = diff_dir(driver, &base);
+    put(diff.join("one"), "old");
+    fs::hard_link(diff.join("one"), diff.join("two")).unwrap();
+    driver.commit(&base).unwrap();
+    driver.create(&top, Some(&base), &rw()).unwrap();
+    (base, top)
+}
+
+fn read_both(driver: &Overlay2, id: &LayerId, access: Access) -> [String; 2] {
+    let mounted = Mounted::new(driver.prepare(id, access).unwrap()).unwrap();
+    ["one", "two"].map(|name| fs::read_to_string(mounted.root().join(name)).unwrap())
+}
+
+#[test]
+fn root_hard_links_are_broken_as_dockers_and_kept_with_an_index() {
+    let test = "root_hard_links_are_broken_as_dockers_and_kept_with_an_index";
+    let Some(dir) = home_for(test) else { return };
+    let home = dir.path().join("overlay2");
+    let Some(indexed) = open_indexed(test, &home) else { return };
+    let plain = Overlay2::open(&home, &[]).unwrap();
+    for (driver, native, expected) in
+        [(&plain, true, ["new", "old"]), (&indexed, false, ["new", "new"])]
+    {
+        let status = driver.status();
+        let line = ("Native Overlay Diff".to_owned(), native.to_string());
+        assert!(status.contains(&line), "{status:?}");
+        let (_, top) = linked(driver);
+        let mounted = Mounted::new(driver.prepare(&top, Access::Write).unwrap()).unwrap();
+        put(mounted.root().join("one"), "new");
+        drop(mounted);
+        assert_eq!(names(&diff_dir(driver, &top)), ["one"]);
+        assert_eq!(driver.native().unwrap().lacks_changes(&top).unwrap(), !native);
+        // What a layer needs is known on the disk, whatever the option says later.
+        for later in [&["overlay2.index=off".to_owned()][..], &["overlay2.index=on".to_owned()]] {
+            let again = Overlay2::open(&home, later).unwrap();
+            again.recover(&|_| false).unwrap();
+            for access in [Access::Read, Access::Write] {
+                assert_eq!(read_both(&again, &top, access), expected, "{later:?} {access:?}");
+            }
+        }
+    }
+    for (value, text) in [
+        ("yes", "invalid overlay2.index: \"yes\" is neither on nor off"),
+        ("", "invalid overlay2.index: \"\" is neither on nor off"),
+    ] {
+        let error = Overlay2::open(&home, &[format!("overlay2.index={value}")]).unwrap_err();
+        assert_eq!(error.to_string(), text);
+    }
+}
+
+/// The kernel refuses to mount it with `ESTALE`.
+#[test]
+fn root_an_index_of_other_directories_is_set_aside() {
+    let test = "root_an_index_of_other_directories_is_set_aside";
+    let Some(dir) = home_for(test) else { return };
+    let (home, moved) = (dir.path().join("overlay2"), dir.path().join("moved"));
+    let Some(driver) = open_indexed(test, &home) else { return };
+    let (_, top) = linked(&driver);
+    let mounted = Mounted::new(driver.prepare(&top, Access::Write).unwrap()).unwrap();
+    put(mounted.root().join("one"), "new");
+    drop((mounted, driver));
+    let copied = std::process::Command::new("cp").arg("-a").args([&home, &moved]).status();
+    assert!(copied.unwrap().success());
+
+    let driver = open_indexed(test, &moved).unwrap();
+    Mounted::new(driver.prepare(&top, Access::Write).unwrap()).unwrap_err();
+    for _ in 0..2 {
+        driver.recover(&|_| false).unwrap();
+        assert_eq!(read_both(&driver, &top, Access::Write), ["new", "old"]);
+    }
+    let expected = ["diff", "index-stale-0", "link", "lower", "work"];
+    assert_eq!(names(&moved.join(top.as_str())), expected);
 }
 
 #[test]

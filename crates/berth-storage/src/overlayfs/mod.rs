@@ -27,9 +27,11 @@ pub(crate) struct Overlayfs {
 pub(crate) struct Parts<'a> {
     /// Read-only, top-most first.
     pub(crate) lowers: &'a [String],
-    /// What is written, and the directory that overlayfs needs for it; without, the mount is
-    /// read-only.
+    /// What is written, and the directory that overlayfs needs for it.
     pub(crate) upper: Option<&'a (String, String)>,
+    pub(crate) read_only: bool,
+    /// Hard links to files of `lowers` are kept.
+    pub(crate) index: bool,
     /// Absolute.
     pub(crate) target: PathBuf,
 }
@@ -62,6 +64,12 @@ impl Overlayfs {
         Ok(Self { home: dir.to_owned(), backing, d_type, abilities, page_size })
     }
 
+    /// Whether hard links are kept where a mount is told so: the file system below must have handles
+    /// of its files.
+    pub(crate) fn keeps_links(&self) -> Result<bool, StorageError> {
+        probe::keeps_links(&self.home)
+    }
+
     pub(crate) fn backing(&self) -> &'static str {
         self.backing
     }
@@ -87,7 +95,7 @@ impl Overlayfs {
     /// with one option for each lower directory.
     pub(crate) fn plan(&self, parts: Parts<'_>) -> Result<MountPlan, StorageError> {
         let options = |prefix: &str| {
-            let mut options = self.abilities.options();
+            let mut options = self.abilities.options(parts.index);
             let stack: Vec<_> = parts.lowers.iter().map(|path| format!("{prefix}{path}")).collect();
             options.push(format!("lowerdir={}", stack.join(":")));
             if let Some((upper, work)) = parts.upper {
@@ -120,7 +128,7 @@ impl Overlayfs {
         } else if length >= self.page_size {
             return Err(StorageError::MountTooLong { length });
         }
-        if parts.upper.is_none() {
+        if parts.read_only {
             plan.options.push("ro".to_owned());
         }
         Ok(plan)

@@ -2,7 +2,7 @@
 
 use std::ffi::OsStr;
 use std::fs;
-use std::io;
+use std::io::{self, Write as _};
 use std::path::Path;
 
 use berth_sys::mount::{MountRequest, mount};
@@ -32,11 +32,12 @@ pub(super) struct Abilities {
 }
 
 impl Abilities {
-    /// The options that every mount begins with.
-    pub(super) fn options(self) -> Vec<String> {
+    /// The options that every mount begins with; `index` is for hard links to be kept.
+    pub(super) fn options(self, index: bool) -> Vec<String> {
         let mut options = Vec::new();
         for (on, option) in [
-            (self.index, "index=off"),
+            (index, "index=on"),
+            (self.index && !index, "index=off"),
             (self.redirect, "redirect_dir=off"),
             (self.metacopy, "metacopy=off"),
         ] {
@@ -95,6 +96,33 @@ pub(super) fn run(dir: &Path) -> Result<Abilities, StorageError> {
     let many = ["lowerdir+=l2", "lowerdir+=l1", "ro"].map(str::to_owned);
     let many = mount(&request(&many)).is_ok();
     Ok(Abilities { index, redirect, metacopy, many })
+}
+
+/// Tries in `dir` whether a write through one name of a file of the image is seen through another.
+pub(super) fn keeps_links(dir: &Path) -> Result<bool, StorageError> {
+    let probe = ProbeDir::new(dir)?;
+    let at = |name: &str| probe.path().join(name);
+    for name in ["lower", "upper", "work", "merged"] {
+        new_dir(&at(name), 0o755)?;
+    }
+    fs::File::create(at("lower/a")).map_err(io_at("create", at("lower/a")))?;
+    fs::hard_link(at("lower/a"), at("lower/b")).map_err(io_at("link", at("lower/a")))?;
+    let options = ["lowerdir=lower", "upperdir=upper", "workdir=work", "index=on"];
+    let request = MountRequest {
+        fs_type: "overlay",
+        source: Path::new("overlay"),
+        target: Path::new("merged"),
+        work_dir: Some(probe.path()),
+        options: &options.map(str::to_owned),
+    };
+    if mount(&request).is_err() {
+        return Ok(false);
+    }
+    let opened = fs::OpenOptions::new().write(true).open(at("merged/a"));
+    let written = opened.and_then(|mut file| file.write_all(b"written"));
+    written.map_err(io_at("write", at("merged/a")))?;
+    let read = fs::read(at("merged/b")).map_err(io_at("read", at("merged/b")))?;
+    Ok(read == b"written")
 }
 
 fn set_opaque(path: &Path) -> Result<(), StorageError> {

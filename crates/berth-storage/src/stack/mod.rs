@@ -9,6 +9,7 @@
 //!     link                  its name below l/
 //!     lower                 l/AAA:l/BBB:…, nearest first; only on top of another layer
 //!     work/                 the union file system's own; only on top of another layer
+//!     work/index/           only of layers that are mounted with an index, see `index`
 //!     merged/               only while mounted
 //!     committed             empty; the layer is frozen and is only mounted read-only
 //! ```
@@ -17,6 +18,7 @@
 //!
 //! A layer may be created and filled before its parent is filled, since only `lower` ties them.
 
+mod index;
 mod layout;
 mod recover;
 mod transfer;
@@ -45,6 +47,10 @@ pub(crate) struct Stack {
     driver: &'static str,
     /// How many layers one may stand on.
     most: usize,
+    /// Whether new layers that are written get an index.
+    index: bool,
+    /// Whether any layer may have one.
+    some_indexed: bool,
 }
 
 /// What is to be mounted for a layer.
@@ -58,6 +64,10 @@ pub(crate) enum View {
         lowers: Vec<String>,
         /// The part that is written and the union file system's own directory.
         upper: Option<(String, String)>,
+        /// Nothing may be written.
+        read_only: bool,
+        /// Hard links to files of the read-only parts are kept, by an index in the own directory.
+        index: bool,
         /// Absolute.
         target: PathBuf,
     },
@@ -72,7 +82,23 @@ impl Stack {
     ) -> Result<Self, StorageError> {
         let home = Home::open(driver, dir, root)?;
         make_dir(&dir.join(LINKS), 0o700)?;
-        Ok(Self { home, driver, most })
+        Ok(Self { home, driver, most, index: false, some_indexed: false })
+    }
+
+    /// Gives an index to new layers, or not; those that have one keep it.
+    pub(crate) fn with_index(mut self, index: bool) -> Result<Self, StorageError> {
+        self.index = index;
+        self.some_indexed = index || self.any_indexed()?;
+        Ok(self)
+    }
+
+    fn any_indexed(&self) -> Result<bool, StorageError> {
+        for id in self.home.list()? {
+            if index::has(&self.home.layer(&id))? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     pub(crate) fn home(&self) -> &Home {
@@ -119,6 +145,9 @@ impl Stack {
         layout::make_link(&self.home, &short, id)?;
         if let Some(lowers) = lowers {
             new_dir(&dir.join(WORK), 0o700)?;
+            if writable && self.index {
+                index::make(&dir)?;
+            }
             layout::write_new(&dir.join(LOWER), &lower_text(&lowers), 0o644)?;
         }
         self.home.publish(id)
@@ -129,20 +158,24 @@ impl Stack {
         self.home.check(id)?;
         let dir = self.home.layer(id);
         let write = access == Access::Write;
-        if write && layout::is_committed(&dir)? {
+        let committed = layout::is_committed(&dir)?;
+        if write && committed {
             return Err(StorageError::ReadOnly { driver: self.driver, id: id.clone() });
         }
         let Some(lowers) = layout::read_lower_file(id, &dir)? else {
             return Ok(View::Plain(dir.join(DIFF)));
         };
+        let index = self.some_indexed && !committed && index::has(&dir)?;
         let mut lowers: Vec<String> = lowers.iter().map(ShortName::relative).collect();
-        if !write {
+        // What the index knows is seen by a mount that has it.
+        let as_upper = write || index;
+        if !as_upper {
             let own = layout::read_link_file(&dir)?
                 .ok_or_else(|| StorageError::Damaged { id: id.clone(), what: "file link" })?;
             lowers.insert(0, own.relative());
         }
-        let upper = write.then(|| (format!("{id}/{DIFF}"), format!("{id}/{WORK}")));
-        Ok(View::Stacked { lowers, upper, target: dir.join(MERGED) })
+        let upper = as_upper.then(|| (format!("{id}/{DIFF}"), format!("{id}/{WORK}")));
+        Ok(View::Stacked { lowers, upper, read_only: !write, index, target: dir.join(MERGED) })
     }
 
     pub(crate) fn metadata(&self, id: &LayerId) -> Result<BTreeMap<String, String>, StorageError> {
@@ -219,6 +252,14 @@ impl NativeDiff for Stack {
 
     fn stand_on(&self, id: &LayerId, parent: Option<&LayerId>) -> Result<(), StorageError> {
         self.mend(id, parent)
+    }
+
+    fn may_lack_changes(&self) -> bool {
+        self.some_indexed
+    }
+
+    fn lacks_changes(&self, id: &LayerId) -> Result<bool, StorageError> {
+        Ok(self.some_indexed && index::has(&self.home.layer(id))?)
     }
 }
 

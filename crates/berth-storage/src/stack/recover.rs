@@ -8,6 +8,7 @@ use berth_fs::atomic;
 use berth_types::LayerId;
 
 use super::Stack;
+use super::index;
 use super::layout::{self, DIFF, LOWER, MERGED, ShortName, WORK, lower_text};
 use crate::StorageError;
 use crate::delete::delete_tree;
@@ -36,8 +37,22 @@ impl Stack {
                 }
             }
             self.mend_link(&id)?;
+            if self.some_indexed && !keep(&id) {
+                self.settle_index(&id)?;
+            }
         }
         self.drop_dead_links()
+    }
+
+    /// Makes an index and the directories that it belongs to agree.
+    fn settle_index(&self, id: &LayerId) -> Result<(), StorageError> {
+        let dir = self.home.layer(id);
+        // What cannot be read is told to whoever wants to mount it.
+        let Ok(Some(lowers)) = layout::read_lower_file(id, &dir) else { return Ok(()) };
+        match lowers.first().map(|name| layout::resolve(&self.home, name)) {
+            Some(Ok(lower)) if lower.is_dir() => index::settle(&dir, &lower),
+            _ => Ok(()),
+        }
     }
 
     /// Removes the short names of layers that are gone: their removal can outlive a power cut that
@@ -112,6 +127,7 @@ impl Stack {
         }
         let work = dir.join(WORK);
         match fs::symlink_metadata(&work) {
+            Ok(meta) if meta.is_dir() && self.some_indexed => self.settle_index(id),
             Ok(meta) if meta.is_dir() => Ok(()),
             Ok(_) => {
                 delete_tree(&work).map_err(io_at("remove", &work))?;

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use super::index;
 use super::layout::{COMMITTED, DIFF, LINK, LOWER, ShortName, WORK, link_target};
 use crate::StorageError;
 use crate::error::io_at;
@@ -11,8 +12,13 @@ use crate::transfer::Copied;
 /// A layer that is there already was made by the driver, for its limit: only its changes are copied.
 pub(crate) fn transfer(copied: &mut Copied<'_, '_>) -> Result<u64, StorageError> {
     let place = Path::new(copied.id.as_str());
+    if index::holds_what_changes_lack(&copied.from.join(place))? {
+        return Err(StorageError::Indexed { id: copied.id.clone() });
+    }
     let dir = copied.to.join(place);
     if dir.try_exists().map_err(io_at("look at", &dir))? {
+        // Handles of files mean nothing elsewhere: the copy goes on without an index.
+        index::drop_new(&dir)?;
         return copied.tree(&place.join(DIFF));
     }
     copied.passage(place)?;
