@@ -12,6 +12,7 @@ mod app;
 mod error;
 mod extract;
 mod hijack;
+mod linger;
 mod route;
 mod routes;
 mod serve;

@@ -8,6 +8,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::sync::CancellationToken;
 
 use crate::app::App;
+use crate::linger::Lingering;
 
 /// Serves one client until it leaves or `shutdown` is cancelled; then the request that is being
 /// answered still gets its answer. Hijacked streams are not waited for.
@@ -22,7 +23,12 @@ where
     let service = service_fn(move |request: hyper::Request<hyper::body::Incoming>| {
         let app = app.clone();
         async move {
-            let response = app.answer(request.map(Body::new)).await;
+            let request = if Lingering::may_read(request.headers()) {
+                request.map(|body| Body::new(Lingering::new(body)))
+            } else {
+                request.map(Body::new)
+            };
+            let response = app.answer(request).await;
             Ok::<_, std::convert::Infallible>(response)
         }
     });

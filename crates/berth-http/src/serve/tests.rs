@@ -250,6 +250,38 @@ async fn bodies_must_be_json() {
     }
 }
 
+/// A client that is still sending would see its own error and not the answer.
+#[tokio::test]
+async fn a_body_that_nobody_reads_is_taken_all_the_same() {
+    const PIECE: usize = 10 << 10;
+    #[rustfmt::skip]
+    let table = [
+        ("Transfer-Encoding: chunked\r\n",   true),
+        ("Content-Length: 204800\r\n",       false),
+    ];
+    for (header, chunked) in table {
+        let (mut client, _token, _task) = connect(Fake::default());
+        let head = format!("POST /build HTTP/1.1\r\nHost: d\r\n{header}\r\n");
+        client.write_all(head.as_bytes()).await.unwrap();
+        let answer = read_until(&mut client, "of berth\"}\n").await;
+        assert!(answer.starts_with("HTTP/1.1 501 "), "{answer}");
+        for _ in 0..20 {
+            let mut piece = vec![b'x'; PIECE];
+            if chunked {
+                piece = [format!("{PIECE:x}\r\n").as_bytes(), &piece, b"\r\n"].concat();
+            }
+            client.write_all(&piece).await.unwrap();
+        }
+        if chunked {
+            client.write_all(b"0\r\n\r\n").await.unwrap();
+        }
+        // And the connection goes on.
+        client.write_all(request("GET /_ping", "", "").as_bytes()).await.unwrap();
+        let answer = read_until(&mut client, "OK").await;
+        assert!(answer.starts_with("HTTP/1.1 200 OK"), "{header}: {answer}");
+    }
+}
+
 #[tokio::test]
 async fn a_handler_that_panics_is_an_answer() {
     let answer = ask(&request("GET /broken", "", "")).await;
