@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use berth_layers::Settings as LayerSettings;
+use berth_storage::Mapping;
 use berth_types::IdMaps;
 
 use crate::registry::RegistryConfig;
@@ -129,6 +130,11 @@ impl EngineConfig {
     /// What a layer store is told.
     pub(crate) fn layers(&self) -> LayerSettings {
         LayerSettings { ids: self.ids.clone(), max_depth: self.max_image_layers }
+    }
+
+    /// How a driver may translate ids of containers.
+    pub(crate) fn mapping(&self) -> Mapping<'_> {
+        Mapping { ids: &self.ids, dir: &self.exec_root }
     }
 }
 

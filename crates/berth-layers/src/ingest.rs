@@ -11,7 +11,7 @@ use berth_db::Tx;
 use berth_fs::root::Root;
 use berth_fs::steps;
 use berth_fs::unpack::{UnpackOptions, WhiteoutStyle};
-use berth_storage::{Access, CreateOptions, Mounted, Whiteouts};
+use berth_storage::{Access, CreateOptions, Mounted, NativeDiff, Whiteouts};
 use berth_types::{ChainId, DiffId, HexId, LayerId, Timestamp};
 
 use crate::files::{Note, io_at};
@@ -248,7 +248,12 @@ impl Ingest {
         let dest = Root::open(&path).map_err(io_at("open", &path))?;
         let mut records = BufWriter::new(self.store.files.start(&new.layer)?);
         let mut options = UnpackOptions::layer(style, &path);
-        options.ids.clone_from(&self.store.settings.ids);
+        let ids = self.store.settings.ids.clone();
+        if self.store.driver.native().is_some_and(NativeDiff::maps_ids) {
+            options.known = ids;
+        } else {
+            options.ids = ids;
+        }
         let applied = berth_fs::apply::apply(tar, dest.fd().as_fd(), &options, Some(&mut records))
             .map_err(|source| LayerError::Unpack { slot, source })?;
         records.flush().map_err(io_at("write the tar-split of", path))?;

@@ -195,7 +195,7 @@ impl LayerStore {
         let rw = self.own_rw(container)?;
         match self.says_changes(&rw.mount)? {
             Some(native) => {
-                let lowers = native.lower_dirs(&rw.mount)?;
+                let lowers = native.shown_lower_dirs(&rw.mount)?;
                 let lowers = lowers.iter().map(open_root).collect::<Result<Vec<_>, _>>()?;
                 let upper = open_root(native.diff_dir(&rw.mount))?;
                 Ok(changes::of_overlay(&upper, &lowers)?)
@@ -288,7 +288,7 @@ impl LayerStore {
         };
         let owner = self.inner().settings.ids.root();
         if let Some(native) = self.driver().native() {
-            init::fill_upper(&native.diff_dir(id), &native.lower_dirs(id)?, owner)?;
+            init::fill_upper(&native.diff_dir(id), &native.shown_lower_dirs(id)?, owner)?;
         } else {
             let mounted = Mounted::new(prepared)?;
             init::fill_tree(mounted.root(), owner)?;

@@ -101,6 +101,15 @@ pub trait NativeDiff: Send + Sync {
     fn whiteouts(&self) -> Whiteouts;
     /// The directories of changes of the layers below, nearest first.
     fn lower_dirs(&self, id: &LayerId) -> Result<Vec<PathBuf>, StorageError>;
+    /// The same as a mount of the layer shows them, with the owners that files have there.
+    fn shown_lower_dirs(&self, id: &LayerId) -> Result<Vec<PathBuf>, StorageError> {
+        self.lower_dirs(id)
+    }
+    /// Whether the directories of changes of image layers hold ids of containers, and mounts translate
+    /// them. Layers that containers write hold ids of the host always.
+    fn maps_ids(&self) -> bool {
+        false
+    }
     /// Makes the layer stand on `parent`, whatever it stood on, and mends what a power cut tore.
     /// Its own changes stay as they are. Does nothing when all is in order.
     fn stand_on(&self, id: &LayerId, parent: Option<&LayerId>) -> Result<(), StorageError>;

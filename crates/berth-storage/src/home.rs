@@ -5,6 +5,7 @@
 //! .berth-creating-<id>       a layer whose creation has not finished
 //! .berth-removing-<id>-<n>   a layer that was removed and waits to be deleted
 //! .berth-probe-<n>           a test of what the kernel can do
+//! .berth-mapped              image layers hold ids of containers; see `overlay2/mapped.rs`
 //! .berth-reserve             room for removals when the disk is full
 //! ```
 //!
@@ -31,6 +32,8 @@ use crate::error::io_at;
 const CREATING: &str = ".berth-creating-";
 const REMOVING: &str = ".berth-removing-";
 const PROBE: &str = ".berth-probe-";
+/// Says that image layers hold ids of containers, where those are others than the host's.
+pub(crate) const MAPPED: &str = ".berth-mapped";
 /// Where layers are set aside when lost+found is on another file system.
 const ASIDE: &str = ".berth-lost+found";
 
@@ -351,7 +354,7 @@ fn let_pass(path: &Path, root: Owner) -> Result<(), StorageError> {
 }
 
 /// The mode without what the process's mask took away.
-fn set_mode(path: &Path, mode: u32) -> Result<(), StorageError> {
+pub(crate) fn set_mode(path: &Path, mode: u32) -> Result<(), StorageError> {
     let is = fs::symlink_metadata(path).map_err(io_at("look at", path))?.mode() & 0o7777;
     if is == mode {
         return Ok(());

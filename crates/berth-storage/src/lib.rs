@@ -33,4 +33,4 @@ pub use driver::{
 };
 pub use error::StorageError;
 pub use mounted::Mounted;
-pub use select::{Environment, SelectError, Selection};
+pub use select::{Environment, Mapping, SelectError, Selection};

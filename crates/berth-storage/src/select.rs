@@ -5,7 +5,7 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
-use berth_types::{Classify, ErrorKind, Owner};
+use berth_types::{Classify, ErrorKind, IdMaps, Owner};
 
 use crate::btrfs::Btrfs;
 use crate::devicemapper::Devicemapper;
@@ -29,6 +29,18 @@ pub struct Selection<'a> {
     pub options: &'a [String],
     /// What containers' root is on the host.
     pub owner: Owner,
+    /// How image layers may hold ids of containers all the same; `None` where they must not.
+    pub mapping: Option<Mapping<'a>>,
+}
+
+/// What a driver needs for image layers that hold ids of containers where those are others than the
+/// host's: mounts translate them then, and nothing has to be given to anybody when it is unpacked.
+#[derive(Debug, Clone, Copy)]
+pub struct Mapping<'a> {
+    /// What ids of containers are on the host.
+    pub ids: &'a IdMaps,
+    /// A directory for mounts that last as long as the driver is open.
+    pub dir: &'a Path,
 }
 
 /// A driver named by an environment variable.
@@ -87,7 +99,7 @@ enum Chosen {
     ByName,
 }
 
-type Opener = fn(&Path, &[String], Owner) -> Opened;
+type Opener = fn(&Path, &Selection<'_>) -> Opened;
 type Opened = Result<Arc<dyn StorageDriver>, StorageError>;
 
 /// Opens the driver that `selection` asks for, or the one that this data root calls for.
@@ -168,7 +180,7 @@ fn choose(selection: &Selection<'_>) -> Result<Arc<dyn StorageDriver>, StorageEr
 fn first_that_works(selection: &Selection<'_>) -> Result<Arc<dyn StorageDriver>, StorageError> {
     for Known { name, chosen, open } in DRIVERS {
         let Some(open) = open.filter(|_| *chosen == Chosen::Freely) else { continue };
-        match open(&selection.root.join(name), selection.options, selection.owner) {
+        match open(&selection.root.join(name), selection) {
             Err(error) if error.is_not_supported() => {
                 tracing::debug!("[graphdriver] storage driver {name} does not work here: {error}");
             }
@@ -192,7 +204,7 @@ fn open_named(
     let Some(open) = known.open else {
         return Err(StorageError::NotBuilt { name: known.name });
     };
-    let driver = open(&selection.root.join(name), selection.options, selection.owner)?;
+    let driver = open(&selection.root.join(name), selection)?;
     if known.chosen == Chosen::ByName {
         tracing::warn!(
             "[graphdriver] WARNING: the {name} storage-driver is deprecated, and will be removed \
@@ -231,32 +243,32 @@ pub(crate) fn is_empty(dir: &Path) -> Result<bool, StorageError> {
     }
 }
 
-fn open_btrfs(home: &Path, options: &[String], root: Owner) -> Opened {
-    Ok(Arc::new(Btrfs::open_for(home, options, root)?))
+fn open_btrfs(home: &Path, selection: &Selection<'_>) -> Opened {
+    Ok(Arc::new(Btrfs::open_for(home, selection.options, selection.owner)?))
 }
 
-fn open_devicemapper(home: &Path, options: &[String], root: Owner) -> Opened {
-    if root != Owner::ROOT {
+fn open_devicemapper(home: &Path, selection: &Selection<'_>) -> Opened {
+    if selection.owner != Owner::ROOT {
         let text = "devicemapper: userns-remap is not supported by this version of berth";
         return Err(StorageError::Option(text.to_owned()));
     }
-    Ok(Arc::new(Devicemapper::open(home, options)?))
+    Ok(Arc::new(Devicemapper::open(home, selection.options)?))
 }
 
-fn open_fuse_overlayfs(home: &Path, options: &[String], root: Owner) -> Opened {
-    Ok(Arc::new(FuseOverlayfs::open_for(home, options, root)?))
+fn open_fuse_overlayfs(home: &Path, selection: &Selection<'_>) -> Opened {
+    Ok(Arc::new(FuseOverlayfs::open_for(home, selection.options, selection.owner)?))
 }
 
-fn open_overlay(home: &Path, options: &[String], root: Owner) -> Opened {
-    Ok(Arc::new(Overlay::open_for(home, options, root)?))
+fn open_overlay(home: &Path, selection: &Selection<'_>) -> Opened {
+    Ok(Arc::new(Overlay::open_for(home, selection.options, selection.owner)?))
 }
 
-fn open_overlay2(home: &Path, options: &[String], root: Owner) -> Opened {
-    Ok(Arc::new(Overlay2::open_for(home, options, root)?))
+fn open_overlay2(home: &Path, selection: &Selection<'_>) -> Opened {
+    Ok(Arc::new(Overlay2::open_for(home, selection.options, selection.owner, selection.mapping)?))
 }
 
-fn open_vfs(home: &Path, options: &[String], root: Owner) -> Opened {
-    Ok(Arc::new(Vfs::open_for(home, options, root)?))
+fn open_vfs(home: &Path, selection: &Selection<'_>) -> Opened {
+    Ok(Arc::new(Vfs::open_for(home, selection.options, selection.owner)?))
 }
 
 #[cfg(test)]

@@ -14,6 +14,7 @@ use berth_fs::root::Root;
 use berth_types::LayerId;
 
 use crate::error::io_at;
+use crate::home::MAPPED;
 use crate::{StorageError, btrfs, overlay, stack, vfs};
 
 /// Copies the layers of one driver.
@@ -153,6 +154,10 @@ impl<'a> Transfer<'a> {
         let (driver, form) = known(driver)?;
         let mirror = Mirror::new(target);
         let (from, to) = (from.join(driver), to.join(driver));
+        if from.join(MAPPED).try_exists().map_err(io_at("look at", &from))? {
+            // Before the first layer, which is copied with the owners that it has.
+            berth_fs::atomic::write(&to.join(MAPPED), b"").map_err(io_at("mark", &to))?;
+        }
         Ok(Self { driver, form, from, to, mirror, done: BTreeSet::new() })
     }
 

@@ -1,5 +1,6 @@
 //! Mounting and unmounting, with options as `mount -o` takes them.
 
+mod mapped;
 mod subdir;
 
 use std::ffi::{CString, OsStr};
@@ -11,6 +12,8 @@ use std::process::Stdio;
 
 use rustix::fs::MemfdFlags;
 use rustix::mount::{MountFlags, MountPropagationFlags, UnmountFlags};
+
+pub use mapped::bind_mapped;
 
 /// One mount to make.
 #[derive(Debug, Clone, Copy)]

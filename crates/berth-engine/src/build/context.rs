@@ -52,6 +52,7 @@ impl Context {
             owner: Owner::Archive,
             // Ids as the client has them, until they are put into an image.
             ids: IdMaps::default(),
+            known: IdMaps::default(),
             type_clash: TypeClash::Replace,
             limits: Limits::LAYER,
             dest_name: PathBuf::from("/"),

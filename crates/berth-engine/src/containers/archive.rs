@@ -206,6 +206,7 @@ impl Wanted {
             devices: Devices::Create,
             owner,
             ids,
+            known: IdMaps::default(),
             type_clash,
             limits: Limits::LAYER,
             dest_name: resolved,

@@ -78,6 +78,7 @@ impl Engine {
                 environment: None,
                 options: &[],
                 owner: self.ids().root(),
+                mapping: Some(self.config().mapping()),
             };
             let driver = select::open(&selection).map_err(|error| berth_types::kind::chain(&error));
             driver.and_then(|driver| {

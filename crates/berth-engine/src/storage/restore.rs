@@ -128,6 +128,8 @@ fn fill(
         environment: None,
         options: &[],
         owner: note.owner(),
+        // As the backup has it, which the copying sees to.
+        mapping: None,
     };
     let driver = select::open(&selection)?;
     let layers = LayerStore::open(root, Arc::clone(&driver), Arc::clone(&db))?;

@@ -35,6 +35,7 @@ pub(crate) fn open_driver(config: &EngineConfig) -> Result<Arc<dyn StorageDriver
         environment,
         options: &config.storage_opts,
         owner: config.ids.root(),
+        mapping: Some(config.mapping()),
     })?)
 }
 

@@ -13,7 +13,9 @@ use crate::root::READ_DIR;
 use crate::tar::{Entry, Kind, Reader, Time};
 use crate::unpack::extract::{Job, Keep, io_error};
 use crate::unpack::parents::OPAQUE;
-use crate::unpack::{Devices, Owner, UnpackError, WhiteoutStyle, clean, split_clean};
+use crate::unpack::{
+    Devices, Owner, UnpackError, UnpackOptions, WhiteoutStyle, clean, split_clean,
+};
 
 const CREATE: OFlags = OFlags::WRONLY
     .union(OFlags::CREATE)
@@ -48,7 +50,8 @@ impl Job<'_> {
         if name.is_empty() && entry.kind != Kind::Directory {
             return Err(unusable("only a directory can stand for the root"));
         }
-        if !self.options.ids.is_identity() && entry.kind != Kind::Global {
+        let all_known = self.options.ids.is_identity() && self.options.known.is_identity();
+        if !all_known && entry.kind != Kind::Global {
             // Before anything is made that then has the wrong owner.
             self.owner(entry)?;
         }
@@ -147,7 +150,11 @@ impl Job<'_> {
             Owner::Archive => (entry.uid, entry.gid),
             Owner::Fixed { uid, gid } => (u64::from(uid), u64::from(gid)),
         };
-        let ids = &self.options.ids;
+        let UnpackOptions { ids, known, .. } = self.options;
+        if !known.is_identity() {
+            known.uids.to_host(uid)?;
+            known.gids.to_host(gid)?;
+        }
         match (ids.uids.to_host(uid), ids.gids.to_host(gid)) {
             (Ok(uid), Ok(gid)) => Ok((Uid::from_raw(uid), Gid::from_raw(gid))),
             (Err(error), _) | (_, Err(error)) if !ids.is_identity() => Err(error.into()),

@@ -90,6 +90,8 @@ pub struct UnpackOptions {
     pub owner: Owner,
     /// What ids of the container are in the destination.
     pub ids: IdMaps,
+    /// The ids that containers have, where the destination holds them as they are: others are refused.
+    pub known: IdMaps,
     /// What happens to an existing directory or file of another type.
     pub type_clash: TypeClash,
     /// Bounds.
@@ -106,6 +108,7 @@ impl UnpackOptions {
             devices: Devices::Create,
             owner: Owner::Archive,
             ids: IdMaps::default(),
+            known: IdMaps::default(),
             type_clash: TypeClash::Replace,
             limits: Limits::LAYER,
             dest_name: dest_name.into(),

@@ -53,8 +53,14 @@ pub(crate) fn on_vfs(test: &str, case: impl Fn(&Root)) {
 }
 
 fn driver(root: &Path, name: &str) -> Result<Arc<dyn StorageDriver>, StorageError> {
-    let selection =
-        Selection { root, name: Some(name), environment: None, options: &[], owner: Owner::ROOT };
+    let selection = Selection {
+        root,
+        name: Some(name),
+        environment: None,
+        options: &[],
+        owner: Owner::ROOT,
+        mapping: None,
+    };
     berth_storage::select::open(&selection).map_err(|error| error.source)
 }
 

@@ -5,7 +5,7 @@ use std::fs::{self, File};
 use std::io::{Read as _, Write as _};
 
 use berth_layers::{ChangeKind, LayerError, LayerStore, Reach};
-use berth_storage::CreateOptions;
+use berth_storage::{CreateOptions, NativeDiff};
 use berth_types::{Classify as _, ContainerId, DiffId, Digest, ErrorKind, IdMap, IdMaps};
 
 use crate::fixture::{container, load, mount, names, on_each_driver, tar_of};
@@ -258,6 +258,14 @@ fn root_layers_hold_ids_of_the_host_and_tars_those_of_containers() {
         let open = root.open_for(&ids);
         let top = load(&open, &[base_tar()], "image").unwrap();
         let id = container(&open, Some(&top)).unwrap();
+        let layer = open.store.get(&top).unwrap().unwrap().layer;
+        let native = open.store.driver().native();
+        let maps = native.is_some_and(NativeDiff::maps_ids);
+        if let Some(native) = native {
+            let meta = fs::symlink_metadata(native.diff_dir(&layer).join("d/f")).unwrap();
+            let expected = if maps { (0, 0) } else { (100_000, 200_000) };
+            assert_eq!((meta.uid(), meta.gid()), expected);
+        }
         let mounted = mount(&open.store, &id);
         let at = |name: &str| mounted.root().join(name);
         let owner = |name: &str| {

@@ -13,10 +13,10 @@ use berth_layers::{
     Ingest, LayerError, LayerStore, NewLayer, Parent, RecoverReport, SCHEMA, Settings,
 };
 use berth_storage::{
-    Access, CreateOptions, LayerState, Mounted, NativeDiff, Prepared, Selection, StorageDriver,
-    StorageError, Upkeep, twin,
+    Access, CreateOptions, LayerState, Mapping, Mounted, NativeDiff, Prepared, Selection,
+    StorageDriver, StorageError, Upkeep, twin,
 };
-use berth_types::{ChainId, ContainerId, DiffId, Digest, IdMaps, LayerId, Owner};
+use berth_types::{ChainId, ContainerId, DiffId, Digest, IdMaps, LayerId};
 use testkit::LoopFs;
 
 /// Each with the file system that it needs: what `/var/tmp` is on, or one on a loop device.
@@ -155,17 +155,18 @@ impl Root {
     }
 
     fn try_driver(&self) -> Result<Arc<dyn StorageDriver>, StorageError> {
-        self.try_driver_for(Owner::ROOT)
+        self.try_driver_for(&IdMaps::default())
     }
 
-    fn try_driver_for(&self, owner: Owner) -> Result<Arc<dyn StorageDriver>, StorageError> {
+    fn try_driver_for(&self, ids: &IdMaps) -> Result<Arc<dyn StorageDriver>, StorageError> {
         let options: Vec<_> = self.options.iter().map(|&option| option.to_owned()).collect();
         let selection = Selection {
             root: self.path(),
             name: Some(self.driver),
             environment: None,
             options: &options,
-            owner,
+            owner: ids.root(),
+            mapping: Some(Mapping { ids, dir: &self.path().join("run") }),
         };
         berth_storage::select::open(&selection).map_err(|error| error.source)
     }
@@ -173,7 +174,7 @@ impl Root {
     /// Opens the store for containers whose ids are remapped.
     pub(crate) fn open_for(&self, ids: &IdMaps) -> Open {
         let db = Arc::new(Db::open(&self.path().join("berth.db"), &[&SCHEMA]).unwrap());
-        let driver = self.try_driver_for(ids.root()).unwrap();
+        let driver = self.try_driver_for(ids).unwrap();
         let settings = Settings { ids: ids.clone(), ..Settings::default() };
         let store = LayerStore::open_with(self.path(), driver, Arc::clone(&db), settings).unwrap();
         Open { store, db }
@@ -237,6 +238,7 @@ impl Root {
         let mut home = names(&self.home());
         home.remove("l");
         home.remove(reserve::NAME);
+        home.remove(".berth-mapped");
         assert_eq!(home, known, "layers of {}", self.driver);
         let mut files = names(&self.path().join("layers"));
         files.remove(reserve::NAME);

@@ -248,6 +248,7 @@ fn root_another_driver_has_what_is_missing() {
             environment: None,
             options: &[],
             owner: berth_types::Owner::ROOT,
+            mapping: None,
         };
         let Ok(driver) = berth_storage::select::open(&selection) else {
             testkit::skip(test, "overlay2 over /var/tmp");

@@ -12,7 +12,7 @@ use super::helpers::end_strays;
 use crate::error::io_at;
 use crate::home::{ProbeDir, new_dir};
 use crate::options::key_value;
-use crate::stack::{Stack, View};
+use crate::stack::{Lower, Stack, View};
 use crate::{
     Access, CreateOptions, LayerState, MountPlan, Mounted, NativeDiff, Prepared, StorageDriver,
     StorageError, Teardown, Upkeep,
@@ -60,7 +60,7 @@ impl FuseOverlayfs {
 
     fn plan(
         &self,
-        lowers: &[String],
+        lowers: &[Lower],
         upper: Option<&(String, String)>,
         target: PathBuf,
     ) -> MountPlan {
@@ -71,7 +71,7 @@ impl FuseOverlayfs {
             Some(home) => (format!("{home}/"), None),
             None => (String::new(), Some(home.to_owned())),
         };
-        let lowers: Vec<_> = lowers.iter().map(|path| format!("{prefix}{path}")).collect();
+        let lowers: Vec<_> = lowers.iter().map(|lower| format!("{prefix}{}", lower.path)).collect();
         let mut options = vec!["dev".to_owned(), "writeback=0".to_owned()];
         options.push(format!("lowerdir={}", lowers.join(":")));
         match upper {

@@ -16,6 +16,7 @@ use crate::error::io_at;
 use crate::home::{Home, clear_mount_point, new_dir};
 use crate::options::key_value;
 use crate::overlayfs::{Overlayfs, Parts};
+use crate::stack::Lower;
 use crate::{
     Access, CreateOptions, LayerState, NativeDiff, Prepared, StorageDriver, StorageError, Teardown,
     Upkeep,
@@ -171,9 +172,11 @@ impl StorageDriver for Overlay {
         } else {
             (vec![own, lower], None)
         };
+        let lowers: Vec<_> = lowers.into_iter().map(Lower::plain).collect();
         let root = dir.join(MERGED);
         let parts = Parts {
             lowers: &lowers,
+            mapped: None,
             upper: upper.as_ref(),
             read_only: upper.is_none(),
             index: false,

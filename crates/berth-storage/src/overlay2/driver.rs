@@ -5,13 +5,14 @@ use std::path::{Path, PathBuf};
 
 use berth_types::{LayerId, Owner};
 
+use super::mapped::Mapped;
 use crate::options::{key_value, parse_bool, parse_size};
 use crate::overlayfs::{Overlayfs, Parts};
 use crate::quota::Quotas;
 use crate::stack::{Stack, View};
 use crate::{
-    Access, CreateOptions, LayerState, NativeDiff, Prepared, StorageDriver, StorageError, Teardown,
-    Upkeep,
+    Access, CreateOptions, LayerState, Mapping, NativeDiff, Prepared, StorageDriver, StorageError,
+    Teardown, Upkeep,
 };
 
 pub(crate) const NAME: &str = "overlay2";
@@ -25,6 +26,7 @@ pub struct Overlay2 {
     overlayfs: Overlayfs,
     quotas: Option<Quotas>,
     settings: Settings,
+    mapped: Option<Mapped>,
 }
 
 /// What the options say.
@@ -40,11 +42,17 @@ impl Overlay2 {
     /// Opens the driver whose home is `dir`, creating it when it is missing, after finding out
     /// that it can work there.
     pub fn open(dir: &Path, options: &[String]) -> Result<Self, StorageError> {
-        Self::open_for(dir, options, Owner::ROOT)
+        Self::open_for(dir, options, Owner::ROOT, None)
     }
 
-    /// As [`open`](Self::open), for containers whose root is `root` on the host.
-    pub fn open_for(dir: &Path, options: &[String], root: Owner) -> Result<Self, StorageError> {
+    /// As [`open`](Self::open), for containers whose root is `root` on the host; with `mapping`, image
+    /// layers of a new home hold ids of containers where the kernel can mount them so.
+    pub fn open_for(
+        dir: &Path,
+        options: &[String],
+        root: Owner,
+        mapping: Option<Mapping<'_>>,
+    ) -> Result<Self, StorageError> {
         let settings = parse_options(options)?;
         let overlayfs = Overlayfs::open(NAME, dir, &REFUSED)?;
         if settings.size > 0 {
@@ -56,9 +64,11 @@ impl Overlay2 {
                         file system below no file handles";
             return Err(StorageError::Option(text.to_owned()));
         }
-        let stack = stack.with_index(settings.index)?;
+        let mapped = Mapped::open(dir, mapping)?;
+        let shown = mapped.as_ref().map(|mapped| mapped.dir().to_owned());
+        let stack = stack.with_index(settings.index)?.with_mapped(shown);
         let quotas = Quotas::below(dir);
-        Ok(Self { stack, overlayfs, quotas, settings })
+        Ok(Self { stack, overlayfs, quotas, settings, mapped })
     }
 }
 
@@ -100,7 +110,8 @@ impl StorageDriver for Overlay2 {
             View::Plain(root) => Ok(Prepared { root, mounts: Vec::new(), teardown: Vec::new() }),
             View::Stacked { lowers, upper, read_only, index, target } => {
                 let upper = upper.as_ref();
-                let parts = Parts { lowers: &lowers, upper, read_only, index, target };
+                let mapped = self.mapped.as_ref().map(Mapped::dir);
+                let parts = Parts { lowers: &lowers, mapped, upper, read_only, index, target };
                 let mount = self.overlayfs.plan(parts)?;
                 let root = mount.target.clone();
                 let teardown = vec![Teardown::RemoveDir { path: root.clone() }];
@@ -139,6 +150,10 @@ impl StorageDriver for Overlay2 {
 
     fn set_aside(&self, id: &LayerId, lost_and_found: &Path) -> Result<PathBuf, StorageError> {
         self.stack.set_aside(id, lost_and_found)
+    }
+
+    fn close(&self) -> Result<(), StorageError> {
+        self.mapped.as_ref().map_or(Ok(()), Mapped::close)
     }
 
     fn native(&self) -> Option<&dyn NativeDiff> {

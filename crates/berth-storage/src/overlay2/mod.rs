@@ -6,6 +6,7 @@
 //! default, so that a layer's directory always holds exactly its changes.
 
 mod driver;
+mod mapped;
 #[cfg(test)]
 mod tests;
 

@@ -7,12 +7,12 @@ use std::path::Path;
 use std::sync::Arc;
 
 use berth_fs::reserve;
-use berth_types::LayerId;
+use berth_types::{IdMap, IdMaps, LayerId, Owner};
 
 use super::Overlay2;
 use crate::overlayfs::Overlayfs;
 use crate::quota::Quotas;
-use crate::{Access, CreateOptions, Mounted, StorageDriver, suite};
+use crate::{Access, CreateOptions, Mapping, Mounted, StorageDriver, StorageError, suite};
 
 /// A directory on the machine's own file system, or a named skip.
 fn home_for(test: &str) -> Option<tempfile::TempDir> {
@@ -171,6 +171,136 @@ fn root_an_index_of_other_directories_is_set_aside() {
     }
     let expected = ["diff", "index-stale-0", "link", "lower", "work"];
     assert_eq!(names(&moved.join(top.as_str())), expected);
+}
+
+const ROOT: Owner = Owner { uid: 100_000, gid: 200_000 };
+
+fn ids() -> IdMaps {
+    let map = |host| IdMap::from_subordinate(&[(host, 1000)]);
+    IdMaps { uids: map(ROOT.uid), gids: map(ROOT.gid) }
+}
+
+fn open_for_ids(dir: &Path, maps: bool) -> Result<Overlay2, StorageError> {
+    let (ids, run) = (ids(), dir.join("run"));
+    let mapping = maps.then_some(Mapping { ids: &ids, dir: &run });
+    Overlay2::open_for(&dir.join("overlay2"), &[], ROOT, mapping)
+}
+
+/// Opens a driver whose image layers hold ids of containers, or names what is missing.
+fn open_mapped(test: &str, dir: &Path) -> Option<Overlay2> {
+    let driver = open_for_ids(dir, true).unwrap();
+    if driver.native().unwrap().maps_ids() {
+        return Some(driver);
+    }
+    testkit::skip(test, "id-mapped mounts below overlayfs");
+    None
+}
+
+fn owner(path: impl AsRef<Path>) -> (u32, u32) {
+    let meta = fs::symlink_metadata(path).unwrap();
+    (meta.uid(), meta.gid())
+}
+
+#[test]
+fn root_image_layers_hold_ids_of_containers_and_mounts_show_the_hosts() {
+    let test = "root_image_layers_hold_ids_of_containers_and_mounts_show_the_hosts";
+    let Some(dir) = home_for(test) else { return };
+    let Some(driver) = open_mapped(test, dir.path()) else { return };
+    let (base, middle, container) = (LayerId::random(), LayerId::random(), LayerId::random());
+    driver.create(&base, None, &CreateOptions::default()).unwrap();
+    put(diff_dir(&driver, &base).join("f"), "content");
+    driver.create(&middle, Some(&base), &CreateOptions::default()).unwrap();
+    put(diff_dir(&driver, &middle).join("g"), "content");
+    std::os::unix::fs::chown(diff_dir(&driver, &middle).join("g"), Some(5), Some(6)).unwrap();
+    for layer in [&base, &middle] {
+        driver.commit(layer).unwrap();
+        assert_eq!(owner(diff_dir(&driver, layer)), (0, 0));
+    }
+    driver.create(&container.init(), Some(&middle), &rw()).unwrap();
+    driver.commit(&container.init()).unwrap();
+    driver.create(&container, Some(&container.init()), &rw()).unwrap();
+    assert_eq!(owner(diff_dir(&driver, &container)), (ROOT.uid, ROOT.gid));
+
+    for (layer, access) in [
+        (&base, Access::Read),
+        (&middle, Access::Read),
+        (&container, Access::Read),
+        (&container, Access::Write),
+    ] {
+        let mounted = Mounted::new(driver.prepare(layer, access).unwrap()).unwrap();
+        let at = |name: &str| mounted.root().join(name);
+        assert_eq!(owner(at("")), (ROOT.uid, ROOT.gid), "{access:?}");
+        assert_eq!(owner(at("f")), (ROOT.uid, ROOT.gid));
+        if *layer != base {
+            assert_eq!(owner(at("g")), (ROOT.uid + 5, ROOT.gid + 6));
+        }
+        if access == Access::Write {
+            fs::File::options().append(true).open(at("g")).unwrap().set_len(1).unwrap();
+            fs::remove_file(at("f")).unwrap();
+            fs::create_dir(at("made")).unwrap();
+        }
+    }
+    let upper = diff_dir(&driver, &container);
+    assert_eq!(names(&upper), ["f", "g", "made"]);
+    assert_eq!(owner(upper.join("g")), (ROOT.uid + 5, ROOT.gid + 6));
+    assert_eq!(owner(diff_dir(&driver, &middle).join("g")), (5, 6));
+    let shown = driver.native().unwrap().shown_lower_dirs(&container).unwrap();
+    let shown: Vec<_> = shown.iter().map(owner).collect();
+    assert_eq!(shown, [(ROOT.uid, ROOT.gid); 3]);
+}
+
+#[test]
+fn root_tall_stacks_are_mounted_with_other_ids() {
+    let test = "root_tall_stacks_are_mounted_with_other_ids";
+    let Some(dir) = home_for(test) else { return };
+    let Some(driver) = open_mapped(test, dir.path()) else { return };
+    let mut top = LayerId::random();
+    driver.create(&top, None, &CreateOptions::default()).unwrap();
+    for at in 0..125 {
+        let next = LayerId::random();
+        driver.create(&next, Some(&top), &CreateOptions::default()).unwrap();
+        fs::File::create(diff_dir(&driver, &next).join(format!("f{at}"))).unwrap();
+        top = next;
+        // Within a page with whole paths, and with short ones.
+        if ![10, 70, 124].contains(&at) {
+            continue;
+        }
+        let container = LayerId::random();
+        driver.create(&container.init(), Some(&top), &rw()).unwrap();
+        driver.commit(&container.init()).unwrap();
+        driver.create(&container, Some(&container.init()), &rw()).unwrap();
+        let plan = driver.prepare(&container, Access::Write).unwrap();
+        let mounted = Mounted::new(plan).unwrap();
+        assert_eq!(names(mounted.root()).len(), at + 1);
+        assert_eq!(owner(mounted.root().join("f0")), (ROOT.uid, ROOT.gid));
+    }
+}
+
+#[test]
+fn root_a_home_keeps_the_form_that_its_image_layers_have() {
+    let test = "root_a_home_keeps_the_form_that_its_image_layers_have";
+    let Some(dir) = home_for(test) else { return };
+    let [shifted, mapped] = ["shifted", "mapped"].map(|name| dir.path().join(name));
+    fs::create_dir(&shifted).unwrap();
+    fs::create_dir(&mapped).unwrap();
+    let driver = open_for_ids(&shifted, false).unwrap();
+    driver.create(&LayerId::random(), None, &CreateOptions::default()).unwrap();
+    drop(driver);
+    assert!(!open_for_ids(&shifted, true).unwrap().native().unwrap().maps_ids());
+
+    let Some(driver) = open_mapped(test, &mapped) else { return };
+    driver.create(&LayerId::random(), None, &CreateOptions::default()).unwrap();
+    // A daemon that was killed leaves the mount.
+    Box::leak(Box::new(driver));
+    assert!(open_for_ids(&mapped, true).unwrap().native().unwrap().maps_ids());
+    assert_eq!(names(&mapped.join("run")), [""; 0], "nothing stays mounted");
+    let error = berth_types::kind::chain(&open_for_ids(&mapped, false).unwrap_err());
+    let expected = format!(
+        "cannot use {}: its image layers hold ids of containers, for which this kernel and file system \
+         must have id-mapped mounts (Linux 5.19), and --userns-remap must be given",
+        mapped.join("overlay2").display()
+    );
+    assert_eq!(error, expected);
 }
 
 #[test]

@@ -9,8 +9,11 @@ use berth_sys::fsinfo;
 use berth_sys::mount::ONE_LOWER;
 
 use crate::error::io_at;
+use crate::stack::Lower;
 use crate::{MountPlan, StorageError};
 use probe::Abilities;
+
+const LOWERS: &str = "lowerdir=";
 
 /// What was found out about overlayfs over one directory.
 #[derive(Debug)]
@@ -26,7 +29,9 @@ pub(crate) struct Overlayfs {
 #[derive(Debug)]
 pub(crate) struct Parts<'a> {
     /// Read-only, top-most first.
-    pub(crate) lowers: &'a [String],
+    pub(crate) lowers: &'a [Lower],
+    /// Where those that are mapped are instead.
+    pub(crate) mapped: Option<&'a Path>,
     /// What is written, and the directory that overlayfs needs for it.
     pub(crate) upper: Option<&'a (String, String)>,
     pub(crate) read_only: bool,
@@ -94,43 +99,55 @@ impl Overlayfs {
     /// Describes a mount: with absolute paths while they fit into a page, then with relative ones, then
     /// with one option for each lower directory.
     pub(crate) fn plan(&self, parts: Parts<'_>) -> Result<MountPlan, StorageError> {
-        let options = |prefix: &str| {
-            let mut options = self.abilities.options(parts.index);
-            let stack: Vec<_> = parts.lowers.iter().map(|path| format!("{prefix}{path}")).collect();
-            options.push(format!("lowerdir={}", stack.join(":")));
-            if let Some((upper, work)) = parts.upper {
-                options.push(format!("upperdir={prefix}{upper}"));
-                options.push(format!("workdir={prefix}{work}"));
-            }
-            options
-        };
-        let mut plan = MountPlan {
-            fs_type: "overlay".to_owned(),
-            source: PathBuf::from("overlay"),
-            target: parts.target,
-            work_dir: None,
-            options: Vec::new(),
-        };
         // overlayfs would read these characters as its own.
         let plain = self.home.to_str().filter(|text| !text.contains([':', ',', '\\']));
-        if let Some(prefix) = plain {
-            plan.options = options(&format!("{prefix}/"));
+        let own = plain.map_or_else(String::new, |home| format!("{home}/"));
+        // What is mapped is only there where the home is plain.
+        let mapped = parts.mapped.map(|dir| format!("{}/", dir.display()));
+        let mut options = self.options(&parts, &own, mapped.as_deref().unwrap_or_default());
+        let mut work_dir = plain.is_none().then(|| self.home.clone());
+        if plain.is_some() && berth_sys::mount::data_len(&options) >= self.page_size {
+            let (own, dir) = match parts.mapped {
+                Some(mapped) => (&*own, mapped),
+                None => ("", &*self.home),
+            };
+            options = self.options(&parts, own, "");
+            work_dir = Some(dir.to_owned());
         }
-        if plain.is_none() || berth_sys::mount::data_len(&plan.options) >= self.page_size {
-            plan.options = options("");
-            plan.work_dir = Some(self.home.clone());
-        }
-        let length = berth_sys::mount::data_len(&plan.options);
+        let length = berth_sys::mount::data_len(&options);
         if length >= self.page_size && self.abilities.many {
-            plan.options.retain(|option| !option.starts_with("lowerdir="));
-            let lowers = parts.lowers.iter().map(|path| format!("{ONE_LOWER}{path}"));
-            plan.options.extend(lowers);
+            let stack = options.iter().position(|option| option.starts_with(LOWERS));
+            let stack = stack.map(|at| options.remove(at)).unwrap_or_default();
+            let lowers = stack.trim_start_matches(LOWERS).split(':');
+            options.extend(lowers.map(|path| format!("{ONE_LOWER}{path}")));
         } else if length >= self.page_size {
             return Err(StorageError::MountTooLong { length });
         }
         if parts.read_only {
-            plan.options.push("ro".to_owned());
+            options.push("ro".to_owned());
         }
-        Ok(plan)
+        Ok(MountPlan {
+            fs_type: "overlay".to_owned(),
+            source: PathBuf::from("overlay"),
+            target: parts.target,
+            work_dir,
+            options,
+        })
+    }
+
+    /// The options of a mount, with what paths of the home and mapped ones begin with.
+    fn options(&self, parts: &Parts<'_>, own: &str, mapped: &str) -> Vec<String> {
+        let mut options = self.abilities.options(parts.index);
+        let path = |lower: &Lower| {
+            let prefix = if lower.mapped { mapped } else { own };
+            format!("{prefix}{}", lower.path)
+        };
+        let stack: Vec<_> = parts.lowers.iter().map(path).collect();
+        options.push(format!("{LOWERS}{}", stack.join(":")));
+        if let Some((upper, work)) = parts.upper {
+            options.push(format!("upperdir={own}{upper}"));
+            options.push(format!("workdir={own}{work}"));
+        }
+        options
     }
 }

@@ -17,6 +17,7 @@ fn choose(root: &Path, name: &str, environment: &str, options: &[&str]) -> Resul
         environment: Some(environment),
         options: &options,
         owner: Owner::ROOT,
+        mapping: None,
     };
     match open(&selection) {
         Ok(driver) => Ok(driver.name().to_owned()),
@@ -125,6 +126,7 @@ fn root_what_is_deprecated_is_kept_by_its_prior_state() {
         environment: None,
         options: &[],
         owner: Owner::ROOT,
+        mapping: None,
     };
     let driver = open(&selection).unwrap();
     assert_eq!(
@@ -153,6 +155,7 @@ fn thin_devices_are_refused_to_remapped_users() {
         environment: None,
         options: &[],
         owner: Owner { uid: 100_000, gid: 100_000 },
+        mapping: None,
     };
     assert_eq!(
         chain(&open(&selection).unwrap_err()),

@@ -31,7 +31,7 @@ use std::path::{Path, PathBuf};
 use berth_types::{LayerId, Owner};
 
 use crate::error::io_at;
-use crate::home::{Home, clear_mount_point, make_dir, new_dir};
+use crate::home::{Home, PRIVATE, clear_mount_point, make_dir, new_dir};
 use crate::quota::SizeLimit;
 use crate::{Access, LayerState, NativeDiff, StorageError, Upkeep, Whiteouts};
 
@@ -51,6 +51,29 @@ pub(crate) struct Stack {
     index: bool,
     /// Whether any layer may have one.
     some_indexed: bool,
+    /// Where image layers, which hold ids of containers, are shown with those of the host.
+    mapped: Option<PathBuf>,
+}
+
+/// A read-only part of a mount.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Lower {
+    /// Relative to the home directory.
+    pub(crate) path: String,
+    /// It is taken from where the home is shown with other ids.
+    pub(crate) mapped: bool,
+}
+
+impl Lower {
+    /// One that is taken as it is.
+    pub(crate) fn plain(path: String) -> Self {
+        Self { path, mapped: false }
+    }
+}
+
+/// Whether the home has any layer, finished or not.
+pub(crate) fn has_layers(dir: &Path) -> Result<bool, StorageError> {
+    Ok(!crate::select::is_empty(&dir.join(LINKS))?)
 }
 
 /// What is to be mounted for a layer.
@@ -58,11 +81,12 @@ pub(crate) struct Stack {
 pub(crate) enum View {
     /// Nothing: the layer stands on no other, and this directory is its content.
     Plain(PathBuf),
-    /// These paths, relative to the home directory.
+    /// These parts.
     Stacked {
-        /// Read-only parts, top-most first.
-        lowers: Vec<String>,
-        /// The part that is written and the union file system's own directory.
+        /// Read-only, top-most first.
+        lowers: Vec<Lower>,
+        /// The part that is written and the union file system's own directory, relative to the home
+        /// directory.
         upper: Option<(String, String)>,
         /// Nothing may be written.
         read_only: bool,
@@ -82,7 +106,7 @@ impl Stack {
     ) -> Result<Self, StorageError> {
         let home = Home::open(driver, dir, root)?;
         make_dir(&dir.join(LINKS), 0o700)?;
-        Ok(Self { home, driver, most, index: false, some_indexed: false })
+        Ok(Self { home, driver, most, index: false, some_indexed: false, mapped: None })
     }
 
     /// Gives an index to new layers, or not; those that have one keep it.
@@ -90,6 +114,12 @@ impl Stack {
         self.index = index;
         self.some_indexed = index || self.any_indexed()?;
         Ok(self)
+    }
+
+    /// Image layers hold ids of containers, and the home is shown at `dir` with those of the host.
+    pub(crate) fn with_mapped(mut self, dir: Option<PathBuf>) -> Self {
+        self.mapped = dir;
+        self
     }
 
     fn any_indexed(&self) -> Result<bool, StorageError> {
@@ -130,14 +160,27 @@ impl Stack {
             Some(parent) => Some(layout::lowers_on(&self.home, parent, self.most)?),
             None => None,
         };
-        let dir = self.home.start_creating(id)?;
+        let holds_ids_of_containers = self.mapped.is_some() && !writable;
+        let dir = if holds_ids_of_containers {
+            // A group of the host's would be nobody's where the home is shown with other ids, and
+            // not even the host's root passes then.
+            let dir = self.home.stage(id)?;
+            new_dir(&dir, PRIVATE)?;
+            dir
+        } else {
+            self.home.start_creating(id)?
+        };
         if let Some(limit) = limit {
             limit.apply(&dir)?;
         }
         let diff = dir.join(DIFF);
-        self.home.new_root(&diff)?;
+        if holds_ids_of_containers {
+            new_dir(&diff, 0o755)?;
+        } else {
+            self.home.new_root(&diff)?;
+        }
         if let Some(parent) = parent.filter(|_| writable) {
-            take_owner(&diff, &self.diff_dir(parent))?;
+            take_owner(&diff, &self.shown(parent).join(DIFF))?;
         }
         let short = ShortName::random();
         // Before the link: an interrupted creation tells by this file which link is its own.
@@ -163,19 +206,43 @@ impl Stack {
             return Err(StorageError::ReadOnly { driver: self.driver, id: id.clone() });
         }
         let Some(lowers) = layout::read_lower_file(id, &dir)? else {
-            return Ok(View::Plain(dir.join(DIFF)));
+            let shown = if committed { self.shown(id) } else { dir };
+            return Ok(View::Plain(shown.join(DIFF)));
         };
         let index = self.some_indexed && !committed && index::has(&dir)?;
-        let mut lowers: Vec<String> = lowers.iter().map(ShortName::relative).collect();
+        let mut lowers = self.parts(&lowers);
         // What the index knows is seen by a mount that has it.
         let as_upper = write || index;
         if !as_upper {
             let own = layout::read_link_file(&dir)?
                 .ok_or_else(|| StorageError::Damaged { id: id.clone(), what: "file link" })?;
-            lowers.insert(0, own.relative());
+            let mapped = self.mapped.is_some() && committed && !id.is_init();
+            lowers.insert(0, Lower { path: own.relative(), mapped });
         }
         let upper = as_upper.then(|| (format!("{id}/{DIFF}"), format!("{id}/{WORK}")));
         Ok(View::Stacked { lowers, upper, read_only: !write, index, target: dir.join(MERGED) })
+    }
+
+    /// How the layers below are mounted.
+    fn parts(&self, lowers: &[ShortName]) -> Vec<Lower> {
+        let part = |(at, name): (usize, &ShortName)| Lower {
+            path: name.relative(),
+            mapped: self.mapped.is_some() && !(at == 0 && self.is_of_init(name)),
+        };
+        lowers.iter().enumerate().map(part).collect()
+    }
+
+    /// Only a container's own layer stands on an init layer, which is one that was written.
+    fn is_of_init(&self, name: &ShortName) -> bool {
+        layout::linked(&self.home, name).is_some_and(|id| id.is_init())
+    }
+
+    /// The directory of a layer as mounts take it.
+    fn shown(&self, id: &LayerId) -> PathBuf {
+        match &self.mapped {
+            Some(mapped) if !id.is_init() => mapped.join(id.as_str()),
+            _ => self.home.layer(id),
+        }
     }
 
     pub(crate) fn metadata(&self, id: &LayerId) -> Result<BTreeMap<String, String>, StorageError> {
@@ -248,6 +315,20 @@ impl NativeDiff for Stack {
     fn lower_dirs(&self, id: &LayerId) -> Result<Vec<PathBuf>, StorageError> {
         self.home.check(id)?;
         self.lower_paths(id)
+    }
+
+    fn shown_lower_dirs(&self, id: &LayerId) -> Result<Vec<PathBuf>, StorageError> {
+        self.home.check(id)?;
+        let lowers = layout::read_lower_file(id, &self.home.layer(id))?.unwrap_or_default();
+        let dir = |name: &ShortName| match layout::linked(&self.home, name) {
+            Some(lower) => Ok(self.shown(&lower).join(DIFF)),
+            None => layout::resolve(&self.home, name),
+        };
+        lowers.iter().map(dir).collect()
+    }
+
+    fn maps_ids(&self) -> bool {
+        self.mapped.is_some()
     }
 
     fn stand_on(&self, id: &LayerId, parent: Option<&LayerId>) -> Result<(), StorageError> {

@@ -163,6 +163,7 @@ fn unpack(tar: impl io::BufRead, dir: &Root, whose: Whose<'_>) -> Result<(), Bui
         devices: Devices::Create,
         owner: whose.owner.map_or(Owner::Archive, |(uid, gid)| Owner::Fixed { uid, gid }),
         ids: whose.ids.clone(),
+        known: IdMaps::default(),
         type_clash: TypeClash::Replace,
         limits: Limits::LAYER,
         dest_name: PathBuf::from("/"),
