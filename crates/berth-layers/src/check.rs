@@ -1,5 +1,7 @@
 //! Holding records and bytes against each other while everything goes on. Changes nothing.
 
+mod inherited;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::PathBuf;
@@ -11,6 +13,7 @@ use berth_types::kind::chain;
 use berth_types::{ChainId, ContainerId, LayerId};
 
 use crate::{Layer, LayerError, LayerStore, RwLayer, TarStream, record};
+use inherited::Inherited;
 
 /// How closely to look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,7 +22,8 @@ pub enum Depth {
     Links,
     /// Besides, sizes.
     Names,
-    /// Besides, every byte of every image layer, against its digest.
+    /// Besides, every byte of every image layer, against its digest, and of what it has of those
+    /// below it, where that is its own.
     Content,
 }
 
@@ -61,6 +65,8 @@ pub enum Trouble {
     Size { recorded: u64, measured: u64 },
     #[error("its content is damaged: {why}")]
     Content { why: String },
+    #[error("what it has of a layer below it is damaged: {why}")]
+    Inherited { why: String },
     #[error("it cannot be read: {why}")]
     Unreadable { why: String },
     #[error("an earlier repair left it: {why}")]
@@ -88,7 +94,7 @@ pub struct Checked {
     pub layers: u64,
     /// Containers' layers.
     pub containers: u64,
-    /// Bytes of tars that were read and had their digest.
+    /// Bytes that were read and were right.
     pub bytes: u64,
     /// How much was found.
     pub findings: u64,
@@ -102,7 +108,8 @@ impl LayerStore {
         depth: Depth,
         report: &mut dyn FnMut(Progress) -> bool,
     ) -> Result<Checked, LayerError> {
-        let layers = self.list()?;
+        let layers = inherited::depth_first(self.list()?);
+        let mut inherited = Inherited::default();
         let mut rw = self.list_rw()?;
         rw.retain(|rw| rw.driver == self.driver().name());
         let present: BTreeSet<LayerId> =
@@ -121,6 +128,14 @@ impl LayerStore {
                 return Ok(checked);
             }
             let mut found = self.look_at(layer, &by_chain, &present, depth, &mut checked);
+            if depth == Depth::Content
+                && self.driver().native().is_none()
+                && present.contains(&layer.layer)
+            {
+                let (trouble, bytes) = inherited.look_at(self.inner(), layer);
+                found.extend(trouble);
+                checked.bytes += bytes;
+            }
             found.extend(noted.get(&layer.chain).map(|why| Trouble::Noted { why: why.clone() }));
             checked.layers += 1;
             go_on = self.tell_image(layer, found, &mut checked, report)?;

@@ -8,6 +8,7 @@
 mod image;
 mod source;
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use berth_types::{ChainId, ContainerId, kind::chain};
@@ -120,6 +121,7 @@ impl LayerStore {
             goes_on
         })?;
         let mut sums = Repaired { checked, ..Repaired::default() };
+        let (mut filled, mut unmended) = (BTreeSet::new(), BTreeSet::new());
         let mut rest = findings.as_slice();
         while let Some(first) = rest.first()
             && goes_on
@@ -128,7 +130,23 @@ impl LayerStore {
             let same = rest.iter().take_while(|next| next.layer == first.layer).count();
             let (these, others) = rest.split_at(same);
             rest = others;
+            if these.iter().all(|f| matches!(f.trouble, Trouble::Inherited { .. }))
+                && (filled.contains(&first.layer) || self.stands_on_any(&first.of, &unmended)?)
+            {
+                // It was filled again on the layer that it had this of; or it will be when that is
+                // mended, and before it would be no better.
+                continue;
+            }
             for repair in self.mend(plan, these) {
+                match (&repair.outcome, &repair.remedy, &repair.finding.of) {
+                    (Outcome::Done | Outcome::Planned, Remedy::Above { .. }, _) => {
+                        filled.insert(repair.finding.layer.clone());
+                    }
+                    (Outcome::Needed | Outcome::Failed(_), _, Owner::Image(chain)) => {
+                        unmended.insert(chain.clone());
+                    }
+                    _ => {}
+                }
                 match repair.outcome {
                     Outcome::Done | Outcome::Planned => sums.mended += 1,
                     Outcome::Needed | Outcome::Failed(_) => sums.left += 1,
@@ -137,6 +155,19 @@ impl LayerStore {
             }
         }
         Ok(sums)
+    }
+
+    /// Whether a layer below is damaged and stays so.
+    fn stands_on_any(&self, of: &Owner, unmended: &BTreeSet<ChainId>) -> Result<bool, LayerError> {
+        let Owner::Image(chain) = of else { return Ok(false) };
+        let mut next = self.get(chain)?.and_then(|layer| layer.parent);
+        while let Some(chain) = next {
+            if unmended.contains(&chain) || self.is_damaged(&chain)? {
+                return Ok(true);
+            }
+            next = self.get(&chain)?.and_then(|layer| layer.parent);
+        }
+        Ok(false)
     }
 
     fn mend(&self, plan: &Plan<'_>, findings: &[Finding]) -> Vec<Repair> {

@@ -2,19 +2,17 @@
 
 use std::ffi::OsStr;
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, Read};
+use std::io::{self, Read};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use berth_types::{DiffId, Digest};
-use flate2::bufread::MultiGzDecoder;
 use rustix::fs::{FileType, Mode, OFlags};
 use sha2::{Digest as _, Sha256};
 
 use crate::root::Root;
-use crate::tarsplit::{Crc64, Record, TYPE_FILE, TYPE_SEGMENT};
+use crate::tarsplit::Crc64;
+use crate::tarsplit::records::{Part, Records};
 
 /// Where the contents of a layer's files are.
 pub trait FileSource {
@@ -68,9 +66,6 @@ impl From<AssembleError> for io::Error {
     }
 }
 
-/// Longest line: segments of other writers are one header each, however long its PAX part.
-const MAX_LINE: u64 = 64 << 20;
-
 enum State {
     /// Bytes of a segment, and how many of them were given.
     Segment(Vec<u8>, usize),
@@ -92,11 +87,10 @@ enum State {
 /// The end of the stream is only reached when every file and the whole had the right digest;
 /// otherwise the last read is an error.
 pub struct Assembler<S> {
-    records: BufReader<Box<dyn Read + Send>>,
+    records: Records,
     files: S,
     diff_id: DiffId,
     hash: Sha256,
-    line: Vec<u8>,
     state: State,
 }
 
@@ -110,56 +104,34 @@ impl<S: FileSource> Assembler<S> {
     /// `records` is the gzipped tar-split; `files` gives the contents; the whole must hash to
     /// `diff_id`.
     pub fn new(records: impl Read + Send + 'static, files: S, diff_id: DiffId) -> Self {
-        let records: Box<dyn Read + Send> = Box::new(MultiGzDecoder::new(BufReader::new(records)));
         Self {
-            records: BufReader::with_capacity(64 * 1024, records),
+            records: Records::new(records),
             files,
             diff_id,
             hash: Sha256::new(),
-            line: Vec::new(),
             state: State::Segment(Vec::new(), 0),
         }
     }
 
     /// Reads the next record, or finds the end and checks the whole.
     fn advance(&mut self) -> Result<State, AssembleError> {
-        let damaged = |reason: String| AssembleError::Damaged { reason };
-        self.line.clear();
-        let count = (&mut self.records)
-            .take(MAX_LINE)
-            .read_until(b'\n', &mut self.line)
-            .map_err(|error| damaged(error.to_string()))?;
-        if count == 0 {
-            let hash = std::mem::take(&mut self.hash).finalize();
-            if Digest::from_hash(hash.as_slice()) != *self.diff_id.digest() {
-                return Err(AssembleError::Mismatch { diff_id: self.diff_id.clone() });
+        match self.records.next()? {
+            None => {
+                let hash = std::mem::take(&mut self.hash).finalize();
+                if Digest::from_hash(hash.as_slice()) != *self.diff_id.digest() {
+                    return Err(AssembleError::Mismatch { diff_id: self.diff_id.clone() });
+                }
+                Ok(State::Done)
             }
-            return Ok(State::Done);
-        }
-        let record: Record =
-            serde_json::from_slice(&self.line).map_err(|error| damaged(error.to_string()))?;
-        let decode = |text: &str| STANDARD.decode(text).map_err(|error| damaged(error.to_string()));
-        let payload = decode(record.payload.as_deref().unwrap_or_default())?;
-        match record.kind {
-            TYPE_SEGMENT => Ok(State::Segment(payload, 0)),
-            TYPE_FILE if record.size == 0 => Ok(State::Segment(Vec::new(), 0)),
-            TYPE_FILE => {
-                let raw = match (record.name, record.name_raw) {
-                    (Some(name), _) => name.into_bytes(),
-                    (None, Some(raw)) => decode(&raw)?,
-                    (None, None) => return Err(damaged("a file has no name".to_owned())),
-                };
+            Some(Part::Segment(bytes)) => Ok(State::Segment(bytes, 0)),
+            Some(Part::File { name: raw, size: left, crc: expected }) => {
                 let name = String::from_utf8_lossy(&raw).into_owned();
-                let expected = <[u8; 8]>::try_from(payload.as_slice())
-                    .ok()
-                    .ok_or_else(|| damaged(format!("{name:?} has no checksum")))?;
                 let file = self
                     .files
                     .open(Path::new(OsStr::from_bytes(&raw)))
                     .map_err(|source| AssembleError::Open { name: name.clone(), source })?;
-                Ok(State::Content { file, name, left: record.size, crc: Crc64::new(), expected })
+                Ok(State::Content { file, name, left, crc: Crc64::new(), expected })
             }
-            other => Err(damaged(format!("a record has the unknown type {other}"))),
         }
     }
 

@@ -7,10 +7,13 @@
 
 mod assemble;
 mod crc64;
+mod outline;
+mod records;
 mod write;
 
 pub use assemble::{AssembleError, Assembler, FileSource};
 pub(crate) use crc64::Crc64;
+pub use outline::{Brought, Outline, Sum, outline};
 pub use write::Writer;
 
 use serde::Deserialize;

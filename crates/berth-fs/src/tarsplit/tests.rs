@@ -230,3 +230,48 @@ fn a_name_that_later_leads_elsewhere_is_refused() {
     let refused = apply(&tar[..], root.fd(), &options, Some(&mut Vec::new())).unwrap_err();
     assert_eq!(refused.to_string(), "duplicates of file paths not supported");
 }
+
+#[test]
+fn an_outline_says_what_a_layer_brings_and_hides() {
+    use crate::tar::Kind;
+    let tar = Archive::new()
+        .dir("d", 0o755)
+        .file("d/file", "content")
+        .hard_link("again", "d/file")
+        .file("empty", "")
+        .symlink("link", "d")
+        .file(".wh.gone", "")
+        .file("d/.wh.inner", "")
+        .file("o/.wh..wh..opq", "")
+        .finish();
+    let dir = tempfile::tempdir().unwrap();
+    let root = Root::open(dir.path()).unwrap();
+    let mut records = Vec::new();
+    let options = UnpackOptions::layer(WhiteoutStyle::Apply, dir.path());
+    apply(tar.as_slice(), root.fd(), &options, Some(&mut records)).unwrap();
+    let outline = outline(Cursor::new(records)).unwrap();
+    let mut brings: Vec<_> = outline
+        .brings
+        .iter()
+        .map(|(name, it)| {
+            (std::str::from_utf8(name).unwrap(), it.kind, it.content.map(|sum| sum.size()))
+        })
+        .collect();
+    brings.sort_unstable_by_key(|(name, ..)| *name);
+    let expected = [
+        ("again", Kind::HardLink, Some(7)),
+        ("d", Kind::Directory, None),
+        ("d/file", Kind::File, Some(7)),
+        ("empty", Kind::File, None),
+        ("link", Kind::Symlink, None),
+    ];
+    assert_eq!(brings, expected);
+    assert_eq!(outline.deletes, [b"gone".to_vec(), b"d/inner".to_vec()]);
+    assert_eq!(outline.opaque, [b"o".to_vec()]);
+    let sum = outline.brings[&b"d/file"[..]].content.unwrap();
+    let file = |name| std::fs::File::open(dir.path().join(name)).unwrap();
+    assert!(sum.is_of(file("d/file")).unwrap());
+    assert!(!sum.is_of(file("empty")).unwrap());
+    std::fs::File::create(dir.path().join("d/file")).unwrap().set_len(7).unwrap();
+    assert!(!sum.is_of(file("d/file")).unwrap());
+}

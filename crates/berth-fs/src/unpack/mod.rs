@@ -12,6 +12,7 @@ mod whiteout;
 
 pub(crate) use extract::run;
 pub(crate) use parents::{OPAQUE, is_whiteout};
+pub(crate) use whiteout::{Mark, mark_of};
 
 use std::io::{self, BufRead};
 use std::os::fd::BorrowedFd;

@@ -21,6 +21,39 @@ pub(super) const PLINK_DIR: &[u8] = b".wh..wh.plnk/";
 /// Most such files of one layer.
 const MAX_PLINKS: usize = 1024;
 
+/// What the name of an entry says that it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Mark<'a> {
+    /// It is what it says.
+    None,
+    /// Metadata of aufs.
+    Aufs,
+    /// Nothing of the layers below is shown in the directory.
+    Opaque { dir: &'a [u8] },
+    /// This is deleted from the layers below.
+    Deleted { dir: &'a [u8], base: &'a [u8] },
+    /// It deletes what is no name.
+    Bad,
+}
+
+/// Tells by a clean name.
+pub(crate) fn mark_of(name: &[u8]) -> Mark<'_> {
+    let (dir, base) = split_clean(name);
+    if name.starts_with(META_PREFIX) && name != OPAQUE_MARK {
+        return Mark::Aufs;
+    }
+    if base == OPAQUE_MARK {
+        return Mark::Opaque { dir };
+    }
+    match base.strip_prefix(PREFIX) {
+        None => Mark::None,
+        // In a directory other than the root.
+        Some(rest) if rest.starts_with(PREFIX) => Mark::Aufs,
+        Some(b"" | b"." | b"..") => Mark::Bad,
+        Some(base) => Mark::Deleted { dir, base },
+    }
+}
+
 impl Job<'_> {
     /// Does what a whiteout or a metadata entry of aufs asks for; false for ordinary entries.
     pub(super) fn special<R: BufRead>(
@@ -29,34 +62,26 @@ impl Job<'_> {
         entry: &Entry,
         name: &[u8],
     ) -> Result<bool, UnpackError> {
-        let (dir, base) = split_clean(name);
-        if name.starts_with(META_PREFIX) && name != OPAQUE_MARK {
-            let is_plink = name.starts_with(PLINK_DIR) && entry.kind == Kind::File;
-            if is_plink && !base.is_empty() {
-                self.plink(reader, entry, base)?;
-            }
-            return Ok(true);
-        }
-        if base == OPAQUE_MARK {
-            self.opaque(entry, dir)?;
-            return Ok(true);
-        }
-        match base.strip_prefix(PREFIX) {
-            None => Ok(false),
-            // Metadata of aufs in a directory other than the root.
-            Some(rest) if rest.starts_with(PREFIX) => Ok(true),
-            Some(b"" | b"." | b"..") => {
-                let dest = self.options.dest_name.clone();
-                Err(UnpackError::Outside { name: entry.name(), dest })
-            }
-            Some(rest) => {
-                match self.options.whiteouts {
-                    WhiteoutStyle::Overlay => self.mark_deleted(entry, name, rest)?,
-                    WhiteoutStyle::Apply | WhiteoutStyle::Plain => self.delete(entry, dir, rest)?,
+        match mark_of(name) {
+            Mark::None => return Ok(false),
+            Mark::Aufs => {
+                let (_, base) = split_clean(name);
+                let is_plink = name.starts_with(PLINK_DIR) && entry.kind == Kind::File;
+                if is_plink && !base.is_empty() {
+                    self.plink(reader, entry, base)?;
                 }
-                Ok(true)
             }
+            Mark::Opaque { dir } => self.opaque(entry, dir)?,
+            Mark::Bad => {
+                let dest = self.options.dest_name.clone();
+                return Err(UnpackError::Outside { name: entry.name(), dest });
+            }
+            Mark::Deleted { dir, base } => match self.options.whiteouts {
+                WhiteoutStyle::Overlay => self.mark_deleted(entry, name, base)?,
+                WhiteoutStyle::Apply | WhiteoutStyle::Plain => self.delete(entry, dir, base)?,
+            },
         }
+        Ok(true)
     }
 
     fn delete(&mut self, entry: &Entry, dir: &[u8], base: &[u8]) -> Result<(), UnpackError> {

@@ -303,7 +303,13 @@ impl Needs {
         let any = |is: fn(&Trouble) -> bool| troubles.iter().any(|trouble| is(trouble));
         Self {
             own_first: all(|t| {
-                matches!(t, Trouble::Size { .. } | Trouble::Links | Trouble::Noted { .. })
+                matches!(
+                    t,
+                    Trouble::Size { .. }
+                        | Trouble::Links
+                        | Trouble::Noted { .. }
+                        | Trouble::Inherited { .. }
+                )
             }),
             is_size: all(|t| matches!(t, Trouble::Size { .. } | Trouble::Links)),
             spreads: store.driver().native().is_none()
@@ -311,6 +317,7 @@ impl Needs {
                     matches!(
                         t,
                         Trouble::Content { .. }
+                            | Trouble::Inherited { .. }
                             | Trouble::Unreadable { .. }
                             | Trouble::Noted { .. }
                     )

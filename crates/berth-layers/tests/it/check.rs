@@ -7,7 +7,7 @@ use berth_layers::check::{Checked, Depth, Finding, Owner, Progress, Trouble};
 use berth_layers::{ChangeKind, LayerStore, Reach};
 use berth_types::{ChainId, LayerId};
 
-use crate::fixture::{Open, container, load, mount, on_each_driver, tar_of, top_of};
+use crate::fixture::{Open, container, load, mount, on_each_driver, tar_of, tar_with, top_of};
 
 /// Findings as `what: trouble`, and the sums.
 fn check(store: &LayerStore, depth: Depth) -> (Vec<Finding>, Checked) {
@@ -51,7 +51,8 @@ fn root_a_healthy_store_has_no_findings() {
         assert_eq!(open.store.changes(&id, Reach::AtRest).unwrap()[0].kind, ChangeKind::Added);
         let (findings, checked) = check(&open.store, Depth::Content);
         assert_eq!(findings, []);
-        let bytes = tars.iter().map(|tar| tar.len() as u64).sum();
+        let copied = if root.is_concurrent() { 0 } else { "one".len() as u64 };
+        let bytes = copied + tars.iter().map(|tar| tar.len() as u64).sum::<u64>();
         assert_eq!(checked, Checked { layers: 2, containers: 1, bytes, findings: 0 });
         assert_eq!(check(&open.store, Depth::Names).1.bytes, 0);
     });
@@ -78,7 +79,11 @@ fn root_each_kind_of_damage_is_found_and_named() {
         assert_eq!(check(&open.store, Depth::Names).0, []);
         let damaged =
             Trouble::Content { why: "file integrity checksum failed for \"file\"".to_owned() };
-        let expected = [finding(&base_layer, of(&base), damaged)];
+        let mut expected = vec![finding(&base_layer, of(&base), damaged)];
+        if root.driver_name() == "overlay" {
+            // They are one file.
+            expected.push(finding(&top_layer, of(&top), inherited("file", &base)));
+        }
         assert_eq!(check(&open.store, Depth::Content).0, expected);
         overwrite(&root.thaw(&base_layer).join("file"), b"file");
         assert_eq!(check(&open.store, Depth::Content).0, []);
@@ -119,6 +124,93 @@ fn root_each_kind_of_damage_is_found_and_named() {
             finding(&stranger, Owner::Nobody, Trouble::Unknown),
         ] {
             assert!(found.contains(&expected), "{expected:?} is not in {found:?}");
+        }
+    });
+}
+
+fn inherited(name: &str, from: &ChainId) -> Trouble {
+    let why = format!("{name:?} of {}: file integrity checksum failed", &from.hex()[..12]);
+    Trouble::Inherited { why }
+}
+
+#[test]
+fn root_damage_to_what_a_layer_has_of_others_is_found() {
+    on_each_driver("root_damage_to_what_a_layer_has_of_others_is_found", |root| {
+        let open = root.open();
+        if root.is_concurrent() {
+            // Each layer has its own files only.
+            return;
+        }
+        let tars = [
+            tar_with(&[
+                ("d/", ""),
+                ("d/kept", "first"),
+                ("d/changed", "first"),
+                ("d/deleted", "first"),
+                ("gone/", ""),
+                ("gone/x", "first"),
+                ("opaque/", ""),
+                ("opaque/x", "first"),
+                ("becomes-file/", ""),
+                ("becomes-file/x", "first"),
+                ("real/", ""),
+                ("real/x", "first"),
+                ("link", "-> real"),
+                ("empty", ""),
+            ]),
+            tar_with(&[
+                ("d/changed", "second"),
+                ("d/.wh.deleted", ""),
+                (".wh.gone", ""),
+                ("gone/y", "second"),
+                ("opaque/.wh..wh..opq", ""),
+                ("opaque/y", "second"),
+                ("becomes-file", "second"),
+                // By way of a link of the layer below.
+                ("link/x", "second"),
+            ]),
+            tar_of("top"),
+        ];
+        let top = load(&open, &tars, "image").unwrap();
+        load(&open, &[tar_of("other"), tar_of("sibling")], "other").unwrap();
+        load(&open, &[tars[0].clone(), tar_of("branch")], "third").unwrap();
+        assert_eq!(check(&open.store, Depth::Content).0, []);
+        let (first, second) = (top_of(&tars[..1]), top_of(&tars[..2]));
+        let files = root.thaw(&layer_of(&open, &top));
+        #[rustfmt::skip]
+        let table = [
+            ("d/kept",    &first),
+            ("d/changed", &second),
+            ("gone/y",    &second),
+            ("real/x",    &second),
+        ];
+        for (name, from) in table {
+            let path = files.join(name);
+            let good = fs::read(&path).unwrap();
+            // Another file, so that what it may be shared with stays as it is.
+            fs::remove_file(&path).unwrap();
+            fs::File::create(&path).unwrap();
+            overwrite(&path, &vec![b'x'; good.len()]);
+            let (found, _) = check(&open.store, Depth::Content);
+            let of = Owner::Image(top.clone());
+            let trouble = inherited(name, from);
+            assert_eq!(found, [Finding { layer: layer_of(&open, &top), of, trouble }], "{name}");
+            overwrite(&path, &good);
+        }
+        assert_eq!(check(&open.store, Depth::Content).0, []);
+        for (name, why) in
+            [("empty", "No such file or directory"), ("link", "it is something else")]
+        {
+            fs::remove_file(files.join(name)).unwrap();
+            if name == "link" {
+                fs::create_dir(files.join(name)).unwrap();
+            }
+            let (found, _) = check(&open.store, Depth::Content);
+            let Trouble::Inherited { why: told } = &found[0].trouble else { panic!("{found:?}") };
+            assert!(told.contains(why), "{told}");
+            if name == "empty" {
+                fs::File::create(files.join(name)).unwrap();
+            }
         }
     });
 }

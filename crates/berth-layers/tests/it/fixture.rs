@@ -268,6 +268,29 @@ pub(crate) fn tar_of(name: &str) -> Vec<u8> {
     tar.into_inner().unwrap()
 }
 
+/// A tar of files with this content; of directories, whose names end in `/`; of links, whose
+/// content begins with `-> `.
+pub(crate) fn tar_with(entries: &[(&str, &str)]) -> Vec<u8> {
+    let mut tar = tar::Builder::new(Vec::new());
+    for (name, content) in entries {
+        let mut header = tar::Header::new_gnu();
+        header.set_mode(0o755);
+        header.set_mtime(1_700_000_000);
+        header.set_size(0);
+        if name.ends_with('/') {
+            header.set_entry_type(tar::EntryType::Directory);
+            tar.append_data(&mut header, name, &b""[..]).unwrap();
+        } else if let Some(target) = content.strip_prefix("-> ") {
+            header.set_entry_type(tar::EntryType::Symlink);
+            tar.append_link(&mut header, name, target).unwrap();
+        } else {
+            header.set_size(content.len() as u64);
+            tar.append_data(&mut header, name, content.as_bytes()).unwrap();
+        }
+    }
+    tar.into_inner().unwrap()
+}
+
 pub(crate) fn diff_of(tar: &[u8]) -> DiffId {
     Digest::of(tar).into()
 }

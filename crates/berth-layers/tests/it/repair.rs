@@ -147,6 +147,36 @@ fn root_what_is_left_elsewhere_mends_a_layer() {
 }
 
 #[test]
+fn root_a_layer_is_filled_again_where_its_copy_of_another_is_damaged() {
+    let test = "root_a_layer_is_filled_again_where_its_copy_of_another_is_damaged";
+    on_each_driver(test, |root| {
+        let open = root.open();
+        if root.is_concurrent() {
+            // Each layer has its own files only.
+            return;
+        }
+        let Twins { base, twin, top, .. } = twins(&open);
+        let path = root.thaw(&layer_of(&open, &twin)).join("base");
+        fs::remove_file(&path).unwrap();
+        fs::File::create(&path).unwrap();
+        overwrite(&path, b"LIFE");
+        let itself = Remedy::Refill { source_name: "its own files".to_owned() };
+        assert_eq!(mend(root, &open, "a copy"), [itself, Remedy::Above { below: twin }]);
+
+        // Nothing has what it stands on.
+        overwrite(&root.thaw(&layer_of(&open, &base)).join("base"), b"LIFE");
+        overwrite(&root.thaw(&layer_of(&open, &top)).join("base"), b"LIFE");
+        let (done, _) = repair(&open.store, Depth::Content, false).unwrap();
+        assert_eq!(done[0].remedy, Remedy::Load, "{done:?}");
+        assert_eq!(done[0].outcome, Outcome::Needed, "{done:?}");
+        let tar = tar_of("base");
+        open.store.mend_from(&base, tar.as_slice()).unwrap();
+        assert_eq!(repair(&open.store, Depth::Content, false).unwrap().1.left, 0);
+        assert_eq!(repair(&open.store, Depth::Content, false).unwrap().1.checked.findings, 0);
+    });
+}
+
+#[test]
 fn root_links_and_sizes_are_made_right() {
     on_each_driver("root_links_and_sizes_are_made_right", |root| {
         let open = root.open();
