@@ -45,6 +45,8 @@ pub(super) struct Case {
     /// Needs one that does not.
     pub(super) host_users: bool,
     pub(super) steps: Vec<Step>,
+    /// Other cases' prefixes that begin as this one's: what is named so is not its own.
+    pub(super) others: Vec<String>,
 }
 
 /// One shell line.
@@ -81,6 +83,12 @@ pub(super) fn read_all(dir: &Path) -> Result<Vec<Case>> {
         if cases[..at].iter().any(|other| other.name == case.name) {
             bail!("two cases are named {}", case.name);
         }
+    }
+    let prefixes: Vec<String> = cases.iter().map(Case::prefix).collect();
+    for case in &mut cases {
+        let own = case.prefix();
+        let is_other = |prefix: &&String| prefix.starts_with(&own) && **prefix != own;
+        case.others = prefixes.iter().filter(is_other).cloned().collect();
     }
     Ok(cases)
 }

@@ -31,6 +31,9 @@ pub(super) struct Runner<'a> {
     normaliser: Normaliser,
 }
 
+/// Where a name begins, behind a registry's perhaps.
+const BEGINS: &str = r"\(^\|/\)";
+
 impl<'a> Runner<'a> {
     /// Makes the archives and loads the base images.
     pub(super) fn new(engine: &'a Engine, jobs: usize) -> Result<Self> {
@@ -148,27 +151,25 @@ impl<'a> Runner<'a> {
         let says = |words: &[&str]| {
             case.steps.iter().any(|step| words.iter().any(|word| step.line.contains(word)))
         };
+        // Cases run beside each other, and what another one uses must stay.
         let prefix = case.prefix();
-        let filter = |begin: &str| {
-            if case.alone { String::new() } else { format!("--filter {begin}{prefix}") }
-        };
-        let mut script =
-            format!("docker ps -aq {} | xargs -r docker rm -fv >/dev/null; ", filter("name=^/"));
+        let mut own = format!("grep '{BEGINS}{}'", if case.alone { "" } else { &prefix });
+        if !case.alone && !case.others.is_empty() {
+            own += &format!(" | grep -v '{BEGINS}\\({}\\)'", case.others.join("\\|"));
+        }
+        let mut script = format!(
+            "docker ps -a --format '{{{{.Names}}}}' | {own} | xargs -r docker rm -fv >/dev/null; "
+        );
         if case.alone || says(&["volume", "-v ", "--mount"]) {
-            let filter = filter("name=");
-            script.extend([
-                "docker volume ls -q ",
-                &filter,
-                " | xargs -r docker volume rm >/dev/null; ",
-            ]);
+            script +=
+                &format!("docker volume ls -q | {own} | xargs -r docker volume rm >/dev/null; ");
         }
         if case.alone || says(&["load", "import", "commit", "docker tag", "pull", "build"]) {
             // By name first: an image with several names is not removed by its id.
             let names = "--format '{{.Repository}}:{{.Tag}}'";
             let keep = BASE_IMAGES.join("\\|");
-            let pick = if case.alone { "." } else { &prefix };
             let named = format!(
-                "docker images {names} | grep -v '^\\({keep}\\)$\\|<none>' | grep '{pick}' \
+                "docker images {names} | grep -v '^\\({keep}\\)$\\|<none>' | {own} \
                  | xargs -r docker rmi -f >/dev/null; "
             );
             script += &named;
