@@ -2,9 +2,9 @@
 
 use berth_api::container::HealthConfig;
 
-use crate::SyntaxError;
 use crate::lines::Heredoc;
 use crate::words::{self, Context};
+use crate::{SyntaxError, mount};
 
 /// An instruction and where it stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -118,6 +118,8 @@ pub struct Transfer {
 /// `RUN --mount`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Mount {
+    /// What the flag says.
+    pub text: String,
     /// What is mounted.
     pub kind: MountKind,
     /// Where.
@@ -228,6 +230,9 @@ impl Instruction {
                 }
                 *ports = expanded;
             }
+            Self::Run(run) => {
+                run.mounts.iter_mut().try_for_each(|given| mount::expand(given, context))?;
+            }
             Self::Volume(paths) => paths.iter_mut().try_for_each(word)?,
             Self::StopSignal(text) | Self::User(text) | Self::Workdir(text) => word(text)?,
             Self::Cmd(_)
@@ -236,7 +241,6 @@ impl Instruction {
             | Self::Healthcheck(_)
             | Self::Maintainer(_)
             | Self::Onbuild(_)
-            | Self::Run(_)
             | Self::Shell(_) => {}
         }
         Ok(())

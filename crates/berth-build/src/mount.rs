@@ -2,11 +2,34 @@
 
 use crate::SyntaxError;
 use crate::instruction::{Mount, MountKind, Sharing};
+use crate::words::{self, Context};
 
-/// Reads the value of the flag: fields `key=value`, separated by commas.
+/// Reads the value of the flag: fields `key=value`, separated by commas. Values with variables are
+/// read by [`expand`], when it is known what those stand for.
 pub(crate) fn read(text: &str) -> Result<Mount, SyntaxError> {
-    let mut mount = Mount::default();
-    for field in text.split(',') {
+    fields(text, text.split(',').filter(|field| !has_variable(field)).map(str::to_owned))
+}
+
+/// Reads it again with its variables replaced.
+pub(crate) fn expand(mount: &mut Mount, context: Context<'_>) -> Result<(), SyntaxError> {
+    if !mount.text.contains('$') {
+        return Ok(());
+    }
+    let word = |field: &str| Ok::<_, SyntaxError>(words::expand(field, context)?);
+    let all: Vec<String> = mount.text.split(',').map(word).collect::<Result<_, _>>()?;
+    *mount = fields(&all.join(","), all.iter().cloned())?;
+    Ok(())
+}
+
+fn has_variable(field: &str) -> bool {
+    field.split_once('$').is_some_and(|(_, name)| !name.is_empty())
+}
+
+fn fields(text: &str, all: impl Iterator<Item = String>) -> Result<Mount, SyntaxError> {
+    let mut mount = Mount { text: text.to_owned(), ..Mount::default() };
+    let is_whole = !text.split(',').any(has_variable);
+    for field in all {
+        let field = field.as_str();
         let (key, value) = field.split_once('=').map_or((field, None), |(k, v)| (k, Some(v)));
         let key = key.to_lowercase();
         let bad =
@@ -42,7 +65,7 @@ pub(crate) fn read(text: &str) -> Result<Mount, SyntaxError> {
         MountKind::Tmpfs => "tmpfs",
         MountKind::Secret | MountKind::Ssh => return Ok(mount),
     };
-    if mount.target.is_empty() {
+    if mount.target.is_empty() && is_whole {
         return Err(SyntaxError::MountTarget { kind: kind.to_owned() });
     }
     Ok(mount)
@@ -96,6 +119,7 @@ mod tests {
             uid: 5,
             ..Mount::default()
         };
+        let later = Mount { kind: MountKind::Cache, ..Mount::default() };
         let bind = Mount {
             target: "/b".to_owned(),
             source: "s".to_owned(),
@@ -114,6 +138,7 @@ mod tests {
             ("type=cache,target=/c,id=x,sharing=locked,mode=0700,uid=5", Ok(cache)),
             ("dst=/b,src=s,from=stage,rw",     Ok(bind)),
             ("type=secret,id=k,required",      Ok(secret)),
+            ("type=cache,target=$a,id=${b}",   Ok(later)),
             ("type=x,target=/a",               Err("unsupported mount type \"x\"")),
             ("type=bind",                      Err("target path is required for mount type \"bind\"")),
             ("target",                         Err("invalid field 'target' must be a key=value pair")),
@@ -123,7 +148,27 @@ mod tests {
         ];
         for (text, expected) in table {
             let expected = expected.clone().map_err(str::to_owned);
+            let expected = expected.map(|mount| Mount { text: (*text).to_owned(), ..mount });
             assert_eq!(read(text).map_err(|error| error.to_string()), expected, "{text}");
         }
+    }
+
+    #[test]
+    fn variables_are_replaced_field_by_field() {
+        let env = ["a=/x,y".to_owned(), "n=5".to_owned()];
+        let context = Context { env: &env, escape: '\\' };
+        let mut mount = read("type=cache,target=$a,uid=$n").unwrap();
+        expand(&mut mount, context).unwrap();
+        let expected = Mount {
+            text: "type=cache,target=/x,y,uid=5".to_owned(),
+            kind: MountKind::Cache,
+            target: "/x,y".to_owned(),
+            uid: 5,
+            ..Mount::default()
+        };
+        assert_eq!(mount, expected);
+        let mut mount = read("type=cache,target=$none").unwrap();
+        let missing = expand(&mut mount, context).unwrap_err().to_string();
+        assert_eq!(missing, "target path is required for mount type \"cache\"");
     }
 }

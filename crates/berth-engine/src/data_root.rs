@@ -9,6 +9,7 @@
 //!   engine-id    a UUID, shown by `info`
 //!   tmp/         emptied at each start
 //!   downloads/   blobs on their way from registries
+//!   build-cache/ what builds keep from one to the next
 //!   lost+found/  what no record knows, moved here and never deleted
 //! ```
 //!
@@ -297,7 +298,7 @@ fn may_pass(dir: &Path, owner: Owner) -> bool {
 }
 
 /// Closes a directory to all but containers' root, who may pass through it.
-fn narrow(path: &Path, owner: Owner) -> io::Result<()> {
+pub(crate) fn narrow(path: &Path, owner: Owner) -> io::Result<()> {
     let_pass(path, owner)?;
     std::fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o710))
 }

@@ -96,7 +96,7 @@ impl Engine {
                 networks: stores.networks,
                 registries: stores.registries,
                 containers: Containers::default(),
-                builds: Builds::default(),
+                builds: stores.builds,
                 events: Events::default(),
                 host: stores.host,
                 prunes: Prunes::default(),
@@ -258,6 +258,7 @@ pub(crate) const SCHEMAS: &[&Schema] = &[
     &berth_images::SCHEMA,
     &berth_volumes::SCHEMA,
     &berth_networks::SCHEMA,
+    &crate::build::SCHEMA,
 ];
 
 /// What [`Engine::open`] opens on a blocking thread.
@@ -270,6 +271,7 @@ struct Stores {
     volumes: Arc<VolumeStore>,
     networks: Arc<Networks>,
     registries: Registries,
+    builds: Builds,
     host: berth_runtime::Host,
 }
 
@@ -297,8 +299,9 @@ impl Stores {
             Arc::new(Networks::open(crate::system::networks_config(config)?, Arc::clone(&db))?);
         let registries = Registries::open(root, &config.registry, &images)
             .map_err(EngineError::io("open", &root.join("downloads")))?;
+        let builds = Builds::open(root, Arc::clone(&db), owner)?;
         let host = berth_runtime::Host::detect();
-        Ok(Self { id, data_root, db, layers, images, volumes, networks, registries, host })
+        Ok(Self { id, data_root, db, layers, images, volumes, networks, registries, builds, host })
     }
 }
 

@@ -107,16 +107,26 @@ pub fn changes<W: Write>(
     packer.finish()
 }
 
+/// What [`rebased`] says of files.
+#[derive(Debug, Clone, Copy)]
+pub struct Attributes<'a> {
+    /// What ids of the container are in the tree.
+    pub ids: &'a IdMaps,
+    /// The permissions of everything but links, whatever the files have.
+    pub mode: Option<u32>,
+}
+
 /// Packs what `path` names below `root` for `docker cp`, entries named `name` and `name/…`.
 /// `name` of `.` or empty gives `./` and what is in it. A last link is packed as a link.
 pub fn rebased<W: Write>(
     root: &Root,
     path: &Path,
     name: &Path,
-    ids: &IdMaps,
+    attributes: Attributes<'_>,
     out: W,
 ) -> Result<Packed, PackError> {
-    let mut packer = Packer::new(out, ids, Style::Plain);
+    let mut packer = Packer::new(out, attributes.ids, Style::Plain);
+    packer.mode = attributes.mode;
     let failed = |action| move |source| PackError::Tree { action, path: path.to_owned(), source };
     let mut name = name.as_os_str().as_bytes().to_vec();
     while name.last() == Some(&b'/') {
@@ -141,6 +151,8 @@ pub fn rebased<W: Write>(
 struct Packer<'a, W> {
     out: TarWriter<W>,
     ids: &'a IdMaps,
+    /// Instead of the files' own.
+    mode: Option<u32>,
     style: Style,
     /// First names of files that have several.
     links: HashMap<(u64, u64), Vec<u8>>,
@@ -162,6 +174,7 @@ impl<'a, W: Write> Packer<'a, W> {
         Self {
             out: TarWriter::new(out),
             ids,
+            mode: None,
             style,
             links: HashMap::new(),
             buffer: vec![0; BUFFER],
@@ -380,6 +393,9 @@ impl<'a, W: Write> Packer<'a, W> {
             FileType::CharacterDevice => entry.kind = Kind::CharDevice,
             FileType::BlockDevice => entry.kind = Kind::BlockDevice,
             _ => entry.kind = Kind::Fifo,
+        }
+        if let Some(mode) = self.mode.filter(|_| entry.kind != Kind::Symlink) {
+            entry.mode = mode;
         }
         if matches!(entry.kind, Kind::CharDevice | Kind::BlockDevice) {
             let device = stat.st_rdev;

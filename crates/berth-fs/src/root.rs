@@ -336,7 +336,7 @@ pub(crate) fn clear(
 }
 
 /// The names in a directory, sorted by bytes, without `.` and `..`.
-pub(crate) fn names(dir: BorrowedFd<'_>) -> Result<Vec<Vec<u8>>, Errno> {
+pub fn names(dir: BorrowedFd<'_>) -> Result<Vec<Vec<u8>>, Errno> {
     let mut names = Vec::new();
     for entry in rustix::fs::Dir::read_from(dir)? {
         let entry = entry?;

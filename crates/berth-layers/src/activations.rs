@@ -106,6 +106,11 @@ impl Active {
         Ok(Self { store: Arc::clone(store), id: id.clone(), plan })
     }
 
+    /// How the driver says that it is mounted where it belongs.
+    pub(crate) fn plan(&self) -> Prepared {
+        self.plan.clone()
+    }
+
     /// Whether the content is reached by mounting it.
     pub(crate) fn is_mounted_to_be_read(&self) -> bool {
         !self.plan.mounts.is_empty()

@@ -22,6 +22,7 @@
 
 mod activations;
 mod backup;
+mod beside;
 pub mod check;
 mod draft;
 mod error;
@@ -37,6 +38,7 @@ mod tar_stream;
 
 pub use backup::Hold;
 pub use berth_fs::changes::{Change, ChangeKind};
+pub use beside::Beside;
 pub use draft::Draft;
 pub use error::LayerError;
 pub use ingest::{Applied, Ingest, NewLayer, Parent};

@@ -204,6 +204,18 @@ impl LayerStore {
         }
     }
 
+    /// Runs `work` on what a container that does not run has changed, for drivers that keep that as
+    /// a tree of its own: what is taken away there leaves no trace.
+    pub fn with_changes<T>(
+        &self,
+        container: &ContainerId,
+        work: impl FnOnce(&Root) -> T,
+    ) -> Result<Option<T>, LayerError> {
+        let rw = self.own_rw(container)?;
+        let Some(native) = self.says_changes(&rw.mount)? else { return Ok(None) };
+        Ok(Some(work(&open_root(native.diff_dir(&rw.mount))?)))
+    }
+
     /// Writes the container's changes as a layer's tar.
     pub fn diff_tar<W: Write + Send>(
         &self,

@@ -5,7 +5,7 @@ mod info;
 mod stats;
 mod version;
 
-pub use df::DiskUsage;
+pub use df::{BuildCache, BuildPruneReport, DiskUsage};
 pub use info::{
     AddressPool, Commit, FirewallInfo, IndexInfo, Info, Plugins, RegistryConfig, RuntimeInfo,
     SwarmInfo,

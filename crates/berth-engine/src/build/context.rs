@@ -29,12 +29,11 @@ pub(crate) struct Context {
 impl Context {
     /// An empty one below `tmp`.
     pub(crate) fn new(tmp: &Path) -> Result<Self, EngineError> {
-        use std::os::unix::fs::DirBuilderExt as _;
         let dir = tmp.join(format!("build-{}", HexId::random()));
-        std::fs::DirBuilder::new()
-            .mode(0o700)
-            .create(&dir)
-            .map_err(EngineError::io("create", &dir))?;
+        std::fs::create_dir(&dir).map_err(EngineError::io("create", &dir))?;
+        // Steps may see it, whoever runs them; nobody else gets through the directory above it.
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+        std::fs::set_permissions(&dir, mode).map_err(EngineError::io("chmod", &dir))?;
         let root = Root::open(&dir).map_err(EngineError::io("open", &dir))?;
         Ok(Self { dir, root })
     }
@@ -61,6 +60,11 @@ impl Context {
         berth_fs::unpack::unpack(input, self.root.fd().as_fd(), &options)
             .map(drop)
             .map_err(|error| failed(error.into()))
+    }
+
+    /// Where the files are.
+    pub(crate) fn path(&self) -> &Path {
+        &self.dir
     }
 
     /// The files' root.

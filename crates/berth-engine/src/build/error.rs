@@ -65,6 +65,12 @@ pub enum BuildError {
     NotADirectory { instruction: &'static str },
     #[error("unable to convert uid/gid chown string to host mapping: {problem}")]
     Chown { problem: String },
+    #[error("invalid chmod parameter: '{text}'. it should be octal string and between 0 and 07777")]
+    Chmod { text: String },
+    #[error("secret {id}: not found")]
+    Secret { id: String },
+    #[error("invalid mount target {target:?}")]
+    MountTarget { target: String },
     #[error("Cannot mkdir: {} is not a directory", .path.display())]
     Workdir { path: PathBuf },
     #[error("failed to copy files: {problem} {}: {reason}", .path.display())]
@@ -133,6 +139,9 @@ impl Classify for BuildError {
             | Self::NotADirectory { .. }
             | Self::Workdir { .. }
             | Self::Chown { .. }
+            | Self::Chmod { .. }
+            | Self::Secret { .. }
+            | Self::MountTarget { .. }
             | Self::Place { .. }
             | Self::Cancelled => ErrorKind::InvalidParameter,
         }

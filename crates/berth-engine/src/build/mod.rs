@@ -7,6 +7,8 @@
 //! | [`stages`] | from a Dockerfile to images: `FROM`, and the order of everything |
 //! | [`steps`] | the instructions that only change the configuration |
 //! | [`run`] | `RUN`: a container by the usual way, and what it changed |
+//! | [`mounts`] | what a `RUN` has mounted; [`stubs`]: where |
+//! | [`caches`] | what `RUN --mount=type=cache` keeps |
 //! | [`transfer`] | `ADD` and `COPY`: into a layer that is written in place |
 //! | [`workdir`] | `WORKDIR` |
 //! | [`cache`] | whether a step was built before |
@@ -20,23 +22,30 @@
 
 mod base;
 mod cache;
+mod caches;
 mod context;
 mod error;
+mod mounts;
 mod output;
 mod record;
 mod run;
 mod squash;
 mod stages;
 mod steps;
+mod stubs;
 mod transfer;
+mod upkeep;
 mod workdir;
 
 use std::collections::{BTreeMap, HashMap};
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use berth_api::container::HostConfig;
 use berth_build::Dockerfile;
+use berth_db::Db;
 use berth_images::config::Platform;
+use berth_types::Owner;
 use berth_types::reference::Reference;
 use tokio::sync::Notify;
 
@@ -47,6 +56,8 @@ use crate::engine::Engine;
 use crate::error::EngineError;
 use crate::images::{Archive, Messages};
 use crate::registry::KnownRegistries;
+pub(crate) use caches::Caches;
+pub use caches::SCHEMA;
 use context::Context;
 use output::Output;
 
@@ -89,13 +100,24 @@ pub struct BuildRequest {
     pub host: HostConfig,
 }
 
-/// Builds under way, by the id that their clients gave them.
-#[derive(Debug, Default)]
+/// Builds under way, by the id that their clients gave them, and what they keep.
+#[derive(Debug)]
 pub(crate) struct Builds {
     running: Mutex<HashMap<String, Arc<Notify>>>,
+    caches: Arc<Caches>,
 }
 
 impl Builds {
+    /// What builds of this data root keep.
+    pub(crate) fn open(data_root: &Path, db: Arc<Db>, owner: Owner) -> Result<Self, EngineError> {
+        let caches = Arc::new(Caches::open(data_root, db, owner)?);
+        Ok(Self { running: Mutex::default(), caches })
+    }
+
+    pub(crate) fn caches(&self) -> &Arc<Caches> {
+        &self.caches
+    }
+
     fn enter(&self, id: &str) -> Arc<Notify> {
         let cancel = Arc::new(Notify::new());
         if !id.is_empty() {

@@ -1,5 +1,6 @@
 //! `RUN`.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use berth_api::container::{ContainerConfig, HealthConfig};
@@ -8,35 +9,40 @@ use berth_api::{List, StrSlice};
 use berth_build::apply;
 use berth_build::instruction::{CommandLine, Run};
 use berth_build::lines::Heredoc;
+use berth_fs::root::Root;
 use berth_layers::Reach;
+use berth_storage as storage;
 use berth_types::ContainerId;
 use tokio::io::AsyncReadExt as _;
 
 use super::error::BuildError;
+use super::mounts::{SCRIPTS, Wanted};
 use super::output::Output;
 use super::record::Top;
 use super::stages::{Builder, Intermediate, Stage};
-use crate::containers::{AttachStream, Purpose};
+use super::stubs::Stubs;
+use crate::blocking::blocking;
+use crate::containers::{AttachStream, Container, Purpose, View};
 use crate::error::EngineError;
 
 impl Builder {
     pub(crate) async fn run(&mut self, stage: &mut Stage, run: Run) -> Result<(), EngineError> {
-        if !run.mounts.is_empty() {
-            return Err(BuildError::NeedsBuildKit { option: "mount" }.into());
-        }
         if run.security.is_some() {
             return Err(BuildError::NeedsBuildKit { option: "security" }.into());
         }
         if run.network.is_some() {
             return Err(BuildError::NeedsBuildKit { option: "network" }.into());
         }
+        let script = Script::of(run.command, &run.heredocs);
+        let wanted = self.look_up(stage, &run.mounts).await?;
         let config = &stage.state.config;
-        let command = apply::command(config, &with_heredocs(run.command, &run.heredocs)?);
+        let command = apply::command(config, &script.runs);
         let args = self.args.beside(&config.env);
-        let mut known = command.to_vec();
+        let mut known: Vec<String> = wanted.iter().map(|wanted| wanted.words.clone()).collect();
         if !args.is_empty() {
-            known.splice(0..0, self.args.prefix(&args));
+            known.extend(self.args.prefix(&args));
         }
+        known.extend(apply::command(config, &script.known).iter().cloned());
         let step = ContainerConfig {
             cmd: known.into(),
             // An entrypoint would run before the command.
@@ -61,9 +67,10 @@ impl Builder {
         let id = self.create(runs, Purpose::Build).await?;
         self.containers.push(Intermediate { id: id.clone(), is_real: true });
         self.output.line(&format!(" ---> Running in {}", id.short())).await?;
-        let code = self.run_to_end(&id).await?;
+        let code = self.run_mounted(&id, wanted, &script).await?;
         if code != 0 {
-            return Err(BuildError::Command { command: command.join(" "), code }.into());
+            let command = apply::command(&stage.state.config, &script.known).join(" ");
+            return Err(BuildError::Command { command, code }.into());
         }
         let layers = Arc::clone(self.engine.layers());
         let container = self.engine.registry().find(id.as_str())?;
@@ -73,6 +80,51 @@ impl Builder {
             self.engine.with_layer(&container, commit).await?
         };
         self.record(stage, step, Some(id), Top::New(Box::new(committed))).await
+    }
+
+    /// Runs a container with what is mounted for it; gives its exit code.
+    async fn run_mounted(
+        &self,
+        id: &ContainerId,
+        wanted: Vec<Wanted>,
+        script: &Script,
+    ) -> Result<i64, EngineError> {
+        if wanted.is_empty() && script.file.is_none() {
+            return self.run_to_end(id).await;
+        }
+        let mut mounted = self.mount(wanted).await?;
+        if let Some((name, content)) = script.file.clone() {
+            let tmp = self.engine.tmp();
+            mounted = blocking(move || {
+                mounted.script(&tmp, &name, &content)?;
+                Ok::<_, EngineError>(mounted)
+            })
+            .await?;
+        }
+        let container = self.engine.registry().find(id.as_str())?;
+        let targets: Vec<String> =
+            mounted.extra.mounts.iter().map(|mount| mount.destination.clone()).collect();
+        let look = move |root: &Root, _: &Path| Stubs::before(root, &targets);
+        let stubs =
+            self.engine.with_root(&container, View::Layers, storage::Access::Read, look).await?;
+        self.engine.add_mounts(id, std::mem::take(&mut mounted.extra));
+        let code = self.run_to_end(id).await?;
+        self.tidy(&container, Arc::new(stubs)).await?;
+        // What was mounted is let go of when nobody has it any more.
+        drop(mounted);
+        Ok(code)
+    }
+
+    async fn tidy(&self, container: &Arc<Container>, stubs: Arc<Stubs>) -> Result<(), EngineError> {
+        let failed = |error| BuildError::Copy(Box::new(error));
+        let (layers, id) = (Arc::clone(self.engine.layers()), container.id().clone());
+        let known = Arc::clone(&stubs);
+        let done = blocking(move || layers.with_changes(&id, |root| known.after(root))).await?;
+        if let Some(done) = done {
+            return Ok(done.map_err(failed)?);
+        }
+        let tidy = move |root: &Root, _: &Path| stubs.after(root).map_err(failed);
+        self.engine.with_root(container, View::Layers, storage::Access::Write, tidy).await
     }
 
     /// Runs a container while the client listens; gives its exit code.
@@ -105,22 +157,39 @@ fn no_entrypoint(stage: &Stage) -> StrSlice {
     if stage.image.is_some() { vec![String::new()].into() } else { StrSlice::default() }
 }
 
-/// What is run when here-documents come with the command: one that stands alone is a script, others
-/// are given to the shell as they are.
-fn with_heredocs(command: CommandLine, heredocs: &[Heredoc]) -> Result<CommandLine, EngineError> {
-    let Some(first) = heredocs.first().filter(|_| command.by_shell) else { return Ok(command) };
-    let text = command.words.join(" ");
-    let is_alone = heredocs.len() == 1 && !text.trim().contains(char::is_whitespace);
-    let mut script = if is_alone { first.content.clone() } else { text };
-    if is_alone && script.starts_with("#!") {
-        return Err(BuildError::NotBuilt("a here-document with an interpreter line").into());
-    }
-    if !is_alone {
-        for Heredoc { content, name, .. } in heredocs {
-            script.extend(["\n", content, name]);
+/// What a step runs.
+#[derive(Debug, PartialEq, Eq)]
+struct Script {
+    /// As it stands in the history.
+    known: CommandLine,
+    /// As the container gets it.
+    runs: CommandLine,
+    /// A script that is mounted: its name and its text.
+    file: Option<(String, String)>,
+}
+
+impl Script {
+    /// A here-document that stands alone is a script, for the shell or the interpreter that it
+    /// names; others are given to the shell as they are.
+    fn of(command: CommandLine, heredocs: &[Heredoc]) -> Self {
+        let Some(first) = heredocs.first().filter(|_| command.by_shell) else {
+            return Self { known: command.clone(), runs: command, file: None };
+        };
+        let line = |text: String| CommandLine { words: vec![text], by_shell: true };
+        let mut text = command.words.join(" ");
+        if heredocs.len() > 1 || text.trim().contains(char::is_whitespace) {
+            for Heredoc { content, name, .. } in heredocs {
+                text.extend(["\n", content, name]);
+            }
+            return Self { known: line(text.clone()), runs: line(text), file: None };
         }
+        let known = line(first.content.clone());
+        if !first.content.starts_with("#!") {
+            return Self { runs: known.clone(), known, file: None };
+        }
+        let runs = line(format!("{SCRIPTS}/{}", first.name));
+        Self { known, runs, file: Some((first.name.clone(), first.content.clone())) }
     }
-    Ok(CommandLine { words: vec![script], by_shell: true })
 }
 
 /// Says what the container prints, stderr in red. A character that comes in two pieces stays
@@ -211,12 +280,15 @@ mod tests {
         };
         let line = |text: &str| CommandLine { words: vec![text.to_owned()], by_shell: true };
         let run = |text: &str, content: &str| {
-            let made = with_heredocs(line(text), &[heredoc(content)]);
-            made.map(|made| made.words.join(" ")).map_err(|error| error.to_string())
+            let Script { known, runs, file } = Script::of(line(text), &[heredoc(content)]);
+            (known.words.join(" "), runs.words.join(" "), file)
         };
-        assert_eq!(run("<<E", "a\nb\n").unwrap(), "a\nb\n");
-        assert_eq!(run("cat <<E", "a\n").unwrap(), "cat <<E\na\nE");
-        assert!(run("<<E", "#!/bin/x\n").is_err());
-        assert_eq!(with_heredocs(line("x"), &[]).unwrap(), line("x"));
+        let same = |text: &str| (text.to_owned(), text.to_owned(), None);
+        assert_eq!(run("<<E", "a\nb\n"), same("a\nb\n"));
+        assert_eq!(run("cat <<E", "a\n"), same("cat <<E\na\nE"));
+        let script = "#!/bin/x\n".to_owned();
+        let file = Some(("E".to_owned(), script.clone()));
+        assert_eq!(run("<<E", &script), (script, "/dev/pipes/E".to_owned(), file));
+        assert_eq!(Script::of(line("x"), &[]).runs, line("x"));
     }
 }

@@ -159,7 +159,8 @@ impl Wanted {
             }
             Follow::No => PathBuf::from(&self.path),
         };
-        berth_fs::pack::rebased(root, &path, Path::new(name), ids, writer)
+        let attributes = berth_fs::pack::Attributes { ids, mode: None };
+        berth_fs::pack::rebased(root, &path, Path::new(name), attributes, writer)
             .map(|_packed| ())
             .map_err(archive_error)
     }

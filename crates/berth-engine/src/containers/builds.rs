@@ -3,6 +3,8 @@
 use std::sync::Arc;
 
 use berth_api::options::RemoveOptions;
+use berth_runtime::ResolvedMount;
+use berth_storage::Prepared;
 use berth_types::{ContainerId, kind};
 
 use super::record;
@@ -11,7 +13,24 @@ use crate::blocking::blocking;
 use crate::engine::Engine;
 use crate::error::EngineError;
 
+/// What is mounted into the container of a step besides what its record says: it ends with the
+/// engine, as the container does.
+#[derive(Debug, Default)]
+pub struct Extra {
+    /// The mounts.
+    pub mounts: Vec<ResolvedMount>,
+    /// Trees that have to be mounted before, for some of these.
+    pub trees: Vec<Prepared>,
+}
+
 impl Engine {
+    /// Has something mounted into a container when it starts.
+    pub(crate) fn add_mounts(&self, id: &ContainerId, extra: Extra) {
+        if let Some(container) = self.registry().by_id(id) {
+            container.live().extra = Arc::new(extra);
+        }
+    }
+
     /// Removes a container of a build, running or not, and its anonymous volumes.
     pub(crate) async fn drop_container(&self, id: &ContainerId) -> Result<(), EngineError> {
         let options = RemoveOptions { volumes: true, link: false, force: true };

@@ -45,10 +45,12 @@ use std::collections::BTreeMap;
 use std::sync::atomic::AtomicBool;
 
 pub use attach::{AttachStream, Attachment};
+pub(crate) use builds::Extra;
 pub(crate) use create::Purpose;
 pub use exec::ExecStream;
 pub use record::{Record, SCHEMA};
 pub use registry::{Container, Ends, Live, Registry};
+pub(crate) use rootfs::View;
 pub use state::{Change, Effect, Policy, State, Status};
 
 use crate::engine::Engine;

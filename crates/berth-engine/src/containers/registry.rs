@@ -44,6 +44,8 @@ pub struct Live {
     pub root: Option<std::path::PathBuf>,
     /// Whether somebody wrote into it from outside, or it may have run.
     pub touched: bool,
+    /// What is mounted into it besides what its record says.
+    pub extra: Arc<super::builds::Extra>,
     /// Bytes of its writable layer as last measured, while it does not run.
     pub size: Option<i64>,
 }
@@ -72,6 +74,7 @@ impl Container {
                 waiting: Vec::new(),
                 root: None,
                 touched: false,
+                extra: Arc::default(),
                 size: None,
             }),
             operation: Arc::default(),

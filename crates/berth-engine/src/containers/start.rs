@@ -155,9 +155,9 @@ impl Engine {
 
     /// Everything up to a created container that waits for the word to run.
     fn create_task(&self, container: &Container) -> Result<Task, EngineError> {
-        let (record, run) = {
+        let (record, run, extra) = {
             let live = container.live();
-            (live.record.clone(), live.state.run)
+            (live.record.clone(), live.state.run, Arc::clone(&live.extra))
         };
         if record.driver != self.layers().driver().name() {
             return Err(ContainerError::OtherDriver { driver: record.driver }.into());
@@ -169,7 +169,8 @@ impl Engine {
         let namespaces = self.namespaces(&record)?;
         let sandbox = self.plug_in(&record, namespaces.as_ref())?;
         self.publish_connect(&record, &sandbox);
-        let mounts = self.attach_volumes(&record)?;
+        let mut mounts = self.attach_volumes(&record)?;
+        mounts.extend(extra.mounts.iter().cloned());
         let etc = self.write_name_files(&record, &sandbox)?;
         let network = match sandbox.namespace.clone() {
             None => Network::Host,
@@ -208,7 +209,7 @@ impl Engine {
         }
         self.publish_mounts(&record);
         let ids = namespaces.as_ref().map(Namespaces::ids).cloned().unwrap_or_default();
-        let config = shim_config(&record, &layer, &built, ids)?;
+        let config = shim_config(&record, &extra.trees, &layer, &built, ids)?;
         let bundle = Bundle::new(&self.config().exec_root, record.id.as_str());
         bundle.write(&built, &config, self.host())?;
         berth_fs::steps::reached("start.staged");
@@ -306,13 +307,15 @@ pub(crate) async fn by_policy(engine: &Engine, container: &Arc<Container>) {
 
 fn shim_config(
     record: &Record,
+    trees: &[Prepared],
     layer: &Prepared,
     built: &Built,
     ids: IdMaps,
 ) -> Result<ShimConfig, EngineError> {
-    let mounts = layer
-        .mounts
-        .iter()
+    // The root is what is mounted last.
+    let all = || trees.iter().chain([layer]);
+    let mounts = all()
+        .flat_map(|tree| &tree.mounts)
         .map(|plan| Mount {
             fs_type: plan.fs_type.clone(),
             source: plan.source.clone(),
@@ -325,7 +328,7 @@ fn shim_config(
         berth_storage::Teardown::RemoveDir { path } => Teardown::RemoveDir { path },
         berth_storage::Teardown::RemoveFile { path } => Teardown::RemoveFile { path },
     };
-    let teardown = layer.teardown.iter().map(step).collect();
+    let teardown = all().flat_map(|tree| &tree.teardown).map(step).collect();
     let [height, width] = record.host.console_size;
     let small = |size: u32| u16::try_from(size).unwrap_or(0);
     Ok(ShimConfig {

@@ -24,11 +24,6 @@ impl Engine {
         Ok(report)
     }
 
-    /// Removes the build cache. There is none, so only the event tells of it.
-    pub fn prune_build_cache(&self) {
-        self.events().publish("builder", "prune", "", [("reclaimed", "0")]);
-    }
-
     fn prune_images_now(&self, filters: &Filters) -> Result<ImagePruneReport, EngineError> {
         let users = self.image_users();
         let layers = self.layers().list()?;

@@ -29,7 +29,7 @@ impl Engine {
                 usage.volumes = List::from(engine.df_volumes()?);
             }
             if types.build_cache {
-                usage.build_cache = List::empty();
+                usage.build_cache = List::from(engine.df_build_cache()?);
             }
             Ok(usage)
         })

@@ -55,16 +55,23 @@ fn a_tree_is_packed_sorted_with_its_hard_links() {
     tree(&root, &IdMaps::default(), &mut again).unwrap();
     assert!(out == again);
 
+    let ids = IdMaps::default();
+    let plain = Attributes { ids: &ids, mode: None };
     let mut part = Vec::new();
-    rebased(&root, Path::new("/b"), Path::new("new"), &IdMaps::default(), &mut part).unwrap();
+    rebased(&root, Path::new("/b"), Path::new("new"), plain, &mut part).unwrap();
     let expected = ["new/ Directory 700 0", "new/link Symlink 777 0 /a", "new/two File 644 2"];
     assert_eq!(entries(&part), expected);
     let mut part = Vec::new();
-    rebased(&root, Path::new("/b/."), Path::new("."), &IdMaps::default(), &mut part).unwrap();
+    rebased(&root, Path::new("/b/."), Path::new("."), plain, &mut part).unwrap();
     assert_eq!(entries(&part)[0], "./ Directory 700 0");
     let mut part = Vec::new();
-    rebased(&root, Path::new("b/two"), Path::new("x"), &IdMaps::default(), &mut part).unwrap();
+    rebased(&root, Path::new("b/two"), Path::new("x"), plain, &mut part).unwrap();
     assert_eq!(entries(&part), ["x File 644 2"]);
+    let mut part = Vec::new();
+    let changed = Attributes { mode: Some(0o4750), ..plain };
+    rebased(&root, Path::new("/b"), Path::new("n"), changed, &mut part).unwrap();
+    let expected = ["n/ Directory 4750 0", "n/link Symlink 777 0 /a", "n/two File 4750 2"];
+    assert_eq!(entries(&part), expected);
 }
 
 #[test]

@@ -6,11 +6,12 @@ use axum::body::Body;
 use axum::extract::State;
 use axum::response::Response;
 use berth_api::container::{HostConfig, Ulimit};
+use berth_api::daemon::BuildPruneReport;
+use berth_api::filters::Filters;
 use berth_engine::Engine;
 use berth_engine::build::BuildRequest;
 use berth_engine::registry::KnownRegistries;
 use hyper::StatusCode;
-use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::images::stream;
@@ -119,17 +120,15 @@ fn json<T: DeserializeOwned + Default>(
         .map_err(|error| ApiError::invalid(format!("error reading {what}: {error}")))
 }
 
-/// `POST /build/prune`: there is no build cache apart from the images, so there is nothing in it.
-async fn prune(State(engine): State<Engine>) -> Json<PruneReport> {
-    engine.prune_build_cache();
-    Json(PruneReport::default())
-}
-
-#[derive(Serialize, Default)]
-#[serde(rename_all = "PascalCase")]
-struct PruneReport {
-    caches_deleted: berth_api::List<String>,
-    space_reclaimed: u64,
+/// `POST /build/prune`: what `RUN --mount=type=cache` keeps. `all` changes nothing: there is nothing
+/// that would only go with it.
+async fn prune(
+    State(engine): State<Engine>,
+    params: Params,
+) -> Result<Json<BuildPruneReport>, ApiError> {
+    let filters = Filters::parse(params.text("filters"))?;
+    let keep = params.integer("keep-storage")?.unwrap_or_default();
+    Ok(Json(engine.prune_build_cache(filters, keep.try_into().unwrap_or(0)).await?))
 }
 
 /// `POST /build/cancel`.

@@ -80,8 +80,8 @@ async fn disk_usage(
     params: Params,
 ) -> Result<Json<DiskUsage>, ApiError> {
     let usage = engine.df(df_types(version, &params)?).await?;
-    // The build cache is empty, and older clients ask for its size.
-    let builder_size = (!version.has_df_types()).then_some(0);
+    let cached = usage.build_cache.iter().map(|cache| cache.size).sum();
+    let builder_size = (!version.has_df_types()).then_some(cached);
     Ok(Json(DiskUsage { builder_size, ..usage }))
 }
 

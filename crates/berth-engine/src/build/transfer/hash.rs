@@ -70,17 +70,7 @@ fn below(
 
 /// The names in a directory, sorted.
 pub(crate) fn names(root: &Root, dir: &Path) -> io::Result<Vec<Vec<u8>>> {
-    let dir = root.open_dir(&inside(dir))?;
-    let mut names = Vec::new();
-    for entry in rustix::fs::Dir::read_from(dir.fd())? {
-        let entry = entry?;
-        let name = entry.file_name().to_bytes();
-        if !matches!(name, b"." | b"..") {
-            names.push(name.to_vec());
-        }
-    }
-    names.sort_unstable();
-    Ok(names)
+    Ok(berth_fs::root::names(root.open_dir(&inside(dir))?.fd())?)
 }
 
 /// A relative path as one from the root.

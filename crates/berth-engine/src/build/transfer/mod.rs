@@ -1,10 +1,11 @@
 //! `ADD` and `COPY`.
 
 pub(crate) mod hash;
+pub(crate) mod inline;
 mod owner;
 pub(crate) mod place;
 mod remote;
-mod source;
+pub(crate) mod source;
 
 use std::sync::Arc;
 
@@ -44,12 +45,7 @@ impl Builder {
         if let Some(option) = transfer.unsupported {
             return Err(BuildError::NeedsBuildKit { option }.into());
         }
-        if !transfer.chmod.is_empty() {
-            return Err(BuildError::NeedsBuildKit { option: "chmod" }.into());
-        }
-        if !transfer.heredocs.is_empty() {
-            return Err(BuildError::NotBuilt("a here-document of ADD or COPY").into());
-        }
+        let mode = mode(&transfer.chmod)?;
         let sources = match transfer.from.as_str() {
             "" => Sources::Context(Arc::clone(&self.context)),
             value => {
@@ -61,9 +57,7 @@ impl Builder {
         if found.len() > 1 && !transfer.destination.ends_with('/') {
             return Err(BuildError::NotADirectory { instruction: name }.into());
         }
-        let chown = &transfer.chown;
-        let flag = if chown.is_empty() { String::new() } else { format!("--chown={chown}") };
-        let words = format!("{name} {flag}{} in {} ", sum(&found), transfer.destination);
+        let words = words(name, &transfer, &found);
         let config = &stage.state.config;
         let step = ContainerConfig { cmd: apply::nop_of_files(config, &words), ..config.clone() };
         if self.probe(stage, &step).await? {
@@ -74,6 +68,7 @@ impl Builder {
             sources,
             found,
             chown: transfer.chown,
+            mode,
             destination: destination(&stage.state.config.working_dir, &transfer.destination),
             parent: stage.image.as_ref().and_then(top),
         };
@@ -82,7 +77,7 @@ impl Builder {
         self.record(stage, step, None, made).await
     }
 
-    /// The files that the sources name.
+    /// The files that the sources name, and those that stand in the Dockerfile.
     async fn find(
         &self,
         name: &'static str,
@@ -99,7 +94,12 @@ impl Builder {
             fetched[at] = Some(self.fetch(url, &transfer.destination).await?.map_err(failed)?);
         }
         let (engine, sources) = (self.engine.clone(), sources.clone());
+        let heredocs = transfer.heredocs.clone();
         blocking(move || {
+            let written = inline::write(&engine.tmp(), &heredocs)?;
+            if patterns.is_empty() && !written.is_empty() {
+                return Ok(written);
+            }
             let failed = |problem| BuildError::Source { instruction: name, problem };
             let all = |root: &Root, origin| {
                 let mut all = Vec::new();
@@ -109,6 +109,7 @@ impl Builder {
                         None => all.extend(source::find(root, pattern, origin)?),
                     }
                 }
+                all.extend(written.iter().cloned());
                 if all.is_empty() { Err(SourceError::None) } else { Ok(all) }
             };
             match &sources {
@@ -131,6 +132,29 @@ impl Builder {
     }
 }
 
+/// What `--chmod` says.
+fn mode(text: &str) -> Result<Option<u32>, BuildError> {
+    let is_octal = text.bytes().all(|byte| matches!(byte, b'0'..=b'7'));
+    let mode = u32::from_str_radix(text, 8).ok().filter(|mode| is_octal && *mode <= 0o7777);
+    match mode {
+        None if !text.is_empty() => Err(BuildError::Chmod { text: text.to_owned() }),
+        mode => Ok(mode),
+    }
+}
+
+/// What stands in the history. Docker leaves no space behind `--chown`.
+fn words(name: &str, transfer: &Transfer, found: &[Found]) -> String {
+    let Transfer { chown, chmod, destination, .. } = transfer;
+    let mut flags = String::new();
+    if !chmod.is_empty() {
+        flags = format!("--chmod={chmod} ");
+    }
+    if !chown.is_empty() {
+        flags.extend(["--chown=", chown]);
+    }
+    format!("{name} {flags}{} in {destination} ", sum(found))
+}
+
 fn top(image: &Image) -> Option<ChainId> {
     image.config.top_chain()
 }
@@ -146,7 +170,7 @@ fn sum(found: &[Found]) -> String {
 }
 
 /// A relative destination is one below the working directory.
-fn destination(working_dir: &str, asked: &str) -> String {
+pub(crate) fn destination(working_dir: &str, asked: &str) -> String {
     let absolute =
         if asked.starts_with('/') { asked.to_owned() } else { format!("/{working_dir}/{asked}") };
     let slash = if asked.ends_with('/') { "/" } else { "" };
@@ -159,6 +183,7 @@ struct Job {
     sources: Sources,
     found: Vec<Found>,
     chown: String,
+    mode: Option<u32>,
     destination: String,
     parent: Option<ChainId>,
 }
@@ -187,6 +212,7 @@ impl Job {
         let placing = Placing {
             destination: self.destination.clone(),
             owner,
+            mode: self.mode,
             unpacks: self.instruction == "ADD",
             from_ids: match &self.sources {
                 Sources::Context(_) => IdMaps::default(),
@@ -204,6 +230,27 @@ impl Job {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn permissions_are_octal() {
+        #[rustfmt::skip]
+        let table = [
+            ("",      Ok(None)),
+            ("644",   Ok(Some(0o644))),
+            ("07777", Ok(Some(0o7777))),
+            ("10000", Err(())),
+            ("+644",  Err(())),
+            ("u+x",   Err(())),
+            ("8",     Err(())),
+        ];
+        for (text, expected) in table {
+            assert_eq!(mode(text).map_err(|_refused| ()), expected, "{text}");
+        }
+        let text = mode("u+x").unwrap_err().to_string();
+        let expected =
+            "invalid chmod parameter: 'u+x'. it should be octal string and between 0 and 07777";
+        assert_eq!(text, expected);
+    }
 
     #[test]
     fn destinations() {

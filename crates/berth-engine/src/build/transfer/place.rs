@@ -28,6 +28,8 @@ pub(crate) struct Placing {
     /// Absolute, as seen in the image; a slash at its end means a directory.
     pub(crate) destination: String,
     pub(crate) owner: NewOwner,
+    /// The permissions of the copies; `None` keeps them.
+    pub(crate) mode: Option<u32>,
     /// Whether archives are unpacked.
     pub(crate) unpacks: bool,
     /// What ids of the container are where files come from.
@@ -44,10 +46,12 @@ struct Source<'a> {
     path: &'a Path,
 }
 
-/// Whose the copies are.
+/// Whose the copies are, and who may do what with them.
 #[derive(Clone, Copy)]
 struct Whose<'a> {
     owner: NewOwner,
+    /// Instead of the files' own.
+    mode: Option<u32>,
     /// What ids of the container are in the image that is made.
     ids: &'a IdMaps,
 }
@@ -64,7 +68,7 @@ pub(crate) fn put(
     let here = IdMaps::default();
     let from_ids = if found.remote.is_some() { &here } else { &placing.from_ids };
     let source = Source { root: from, ids: from_ids, path: &found.path };
-    let whose = Whose { owner: placing.owner, ids: &placing.ids };
+    let whose = Whose { owner: placing.owner, mode: placing.mode, ids: &placing.ids };
     let there = kind(to.stat(&target, Follow::No));
     if is_dir {
         return put_directory(&source, to, &target, there, whose);
@@ -79,6 +83,30 @@ pub(crate) fn put(
     let into = placing.destination.ends_with('/') || there == Some(FileType::Directory);
     let target = if into { target.join(&found.name) } else { target };
     put_file(&source, to, &target, whose)
+}
+
+/// Copies what a path without links names, for somebody who may change it; gives where it is in
+/// `to`. With each root comes what ids of the container are there.
+pub(crate) fn copy(
+    (from, from_ids): (&Root, &IdMaps),
+    path: &Path,
+    (to, ids): (&Root, &IdMaps),
+) -> Result<PathBuf, BuildError> {
+    let source = Source { root: from, ids: from_ids, path };
+    let whose = Whose { owner: None, mode: None, ids };
+    let stat = hash::look(from, path).map_err(failed)?;
+    let is_dir = FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
+    let name = path.file_name().filter(|_| !is_dir).map(PathBuf::from);
+    through_tar(&source, name.as_deref().unwrap_or(Path::new(".")), to, whose)?;
+    if is_dir {
+        let uid = ids.uids.to_host(from_ids.uids.seen(stat.st_uid).into()).map_err(failed)?;
+        let gid = ids.gids.to_host(from_ids.gids.seen(stat.st_gid).into()).map_err(failed)?;
+        let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
+        rustix::fs::fchown(to.fd(), Some(uid), Some(gid)).map_err(failed)?;
+        let mode = Mode::from_raw_mode(stat.st_mode & 0o7777);
+        rustix::fs::fchmod(to.fd(), mode).map_err(failed)?;
+    }
+    Ok(name.unwrap_or_default())
 }
 
 fn kind(stat: io::Result<rustix::fs::Stat>) -> Option<FileType> {
@@ -106,7 +134,8 @@ fn put_directory(
     through_tar(source, Path::new("."), &dir, whose)?;
     let (uid, gid) = (Uid::from_raw(before.st_uid), Gid::from_raw(before.st_gid));
     rustix::fs::fchown(dir.fd(), Some(uid), Some(gid)).map_err(failed)?;
-    let mode = Mode::from_raw_mode(before.st_mode & 0o7777);
+    let new = whose.mode.filter(|_| there.is_none());
+    let mode = Mode::from_raw_mode(new.unwrap_or(before.st_mode & 0o7777));
     rustix::fs::fchmod(dir.fd(), mode).map_err(failed)?;
     let now = Timespec { tv_sec: 0, tv_nsec: UTIME_NOW };
     let times = Timestamps { last_access: now, last_modification: now };
@@ -144,7 +173,7 @@ fn through_tar(
                 source.root,
                 &hash::inside(source.path),
                 name,
-                source.ids,
+                pack::Attributes { ids: source.ids, mode: whose.mode },
                 BufWriter::with_capacity(1 << 16, writer),
             )
         });
@@ -212,7 +241,7 @@ pub(crate) fn resolve(root: &Root, path: &Path) -> Result<PathBuf, BuildError> {
 /// Makes the directory that a path leads to.
 pub(crate) fn make_path(root: &Root, path: &str, ids: &IdMaps) -> Result<(), BuildError> {
     let path = resolve(root, Path::new(path))?;
-    make_dirs(root, &path, Whose { owner: None, ids }).map(drop)
+    make_dirs(root, &path, Whose { owner: None, mode: None, ids }).map(drop)
 }
 
 /// Makes the directory of a path without links, and what is missing above it; the new ones get

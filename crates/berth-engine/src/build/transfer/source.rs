@@ -85,24 +85,36 @@ fn expand(
 }
 
 /// What one name means. Links are followed, inside the root.
-fn one(root: &Root, name: &str, origin: Origin<'_>) -> Result<Found, SourceError> {
-    let missing = || match origin {
+pub(crate) fn one(root: &Root, name: &str, origin: Origin<'_>) -> Result<Found, SourceError> {
+    let path = place(root, name, origin)?;
+    match hash::of_path(root, &path, origin) {
+        Ok(sum) => Ok(Found { path, name: base(name), sum, may_unpack: true, remote: None }),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Err(missing(name, origin)),
+        Err(source) => Err(SourceError::Read { path: name.to_owned(), source }),
+    }
+}
+
+fn missing(name: &str, origin: Origin<'_>) -> SourceError {
+    match origin {
         Origin::Context => SourceError::Missing { path: name.to_owned() },
         Origin::Image(_) => SourceError::MissingInImage { path: name.to_owned() },
-    };
+    }
+}
+
+/// Where that is, without links, relative to the root.
+pub(crate) fn place(root: &Root, name: &str, origin: Origin<'_>) -> Result<PathBuf, SourceError> {
     let outside = || SourceError::Outside { path: name.to_owned() };
     if climbs_out(name) {
         return Err(outside());
     }
-    let path = match root.resolve(&hash::inside(Path::new(name)), Follow::Yes) {
-        Ok(path) => path.strip_prefix("/").unwrap_or(&path).to_owned(),
-        Err(error) if is(&error, Errno::NOTDIR) || is(&error, Errno::LOOP) => return Err(outside()),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(missing()),
-        Err(source) => return Err(SourceError::Read { path: name.to_owned(), source }),
-    };
-    match hash::of_path(root, &path, origin) {
-        Ok(sum) => Ok(Found { path, name: base(name), sum, may_unpack: true, remote: None }),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Err(missing()),
+    let resolved = root.resolve(&hash::inside(Path::new(name)), Follow::Yes).and_then(|path| {
+        let path = path.strip_prefix("/").unwrap_or(&path).to_owned();
+        hash::look(root, &path).map(|_there| path)
+    });
+    match resolved {
+        Ok(path) => Ok(path),
+        Err(error) if is(&error, Errno::NOTDIR) || is(&error, Errno::LOOP) => Err(outside()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Err(missing(name, origin)),
         Err(source) => Err(SourceError::Read { path: name.to_owned(), source }),
     }
 }
