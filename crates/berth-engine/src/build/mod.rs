@@ -5,6 +5,7 @@
 //! | [`context`] | the client's files, unpacked to a place of their own |
 //! | [`base`] | images to begin with: here, or pulled |
 //! | [`stages`] | from a Dockerfile to images: `FROM`, and the order of everything |
+//! | [`board`] | which stage waits for which; [`spool`]: what a stage says before its turn |
 //! | [`steps`] | the instructions that only change the configuration |
 //! | [`run`] | `RUN`: a container by the usual way, and what it changed |
 //! | [`mounts`] | what a `RUN` has mounted; [`stubs`]: where |
@@ -21,6 +22,7 @@
 //! leaves of them is removed at the next start.
 
 mod base;
+mod board;
 mod cache;
 mod caches;
 mod context;
@@ -29,6 +31,7 @@ mod mounts;
 mod output;
 mod record;
 mod run;
+mod spool;
 mod squash;
 mod stages;
 mod steps;
@@ -47,7 +50,7 @@ use berth_db::Db;
 use berth_images::config::Platform;
 use berth_types::Owner;
 use berth_types::reference::Reference;
-use tokio::sync::Notify;
+use tokio::sync::watch;
 
 pub use error::{BuildError, SourceError};
 
@@ -103,7 +106,7 @@ pub struct BuildRequest {
 /// Builds under way, by the id that their clients gave them, and what they keep.
 #[derive(Debug)]
 pub(crate) struct Builds {
-    running: Mutex<HashMap<String, Arc<Notify>>>,
+    running: Mutex<HashMap<String, watch::Sender<bool>>>,
     caches: Arc<Caches>,
 }
 
@@ -118,19 +121,19 @@ impl Builds {
         &self.caches
     }
 
-    fn enter(&self, id: &str) -> Arc<Notify> {
-        let cancel = Arc::new(Notify::new());
+    fn enter(&self, id: &str) -> watch::Receiver<bool> {
+        let (cancel, cancelled) = watch::channel(false);
         if !id.is_empty() {
-            self.lock().insert(id.to_owned(), Arc::clone(&cancel));
+            self.lock().insert(id.to_owned(), cancel);
         }
-        cancel
+        cancelled
     }
 
     fn leave(&self, id: &str) {
         self.lock().remove(id);
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<String, Arc<Notify>>> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<String, watch::Sender<bool>>> {
         self.running.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -189,8 +192,7 @@ impl Engine {
     /// Ends a build. One that is not known has ended.
     pub fn cancel_build(&self, id: &str) {
         if let Some(cancel) = self.builds().lock().get(id) {
-            cancel.notify_waiters();
-            cancel.notify_one();
+            cancel.send_replace(true);
         }
     }
 }

@@ -1,13 +1,15 @@
 //! What a build says while it goes on.
 
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use berth_api::image::{ProgressError, ProgressMessage};
 use berth_types::kind::chain;
 use serde_json::json;
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{mpsc, watch};
 
 use super::error::BuildError;
+use super::spool::Spool;
 use crate::error::EngineError;
 use crate::images::Messages;
 
@@ -23,14 +25,29 @@ pub(crate) struct Output {
     sender: mpsc::Sender<ProgressMessage>,
     /// With `-q`: what is only said if the build fails.
     held: Option<Arc<Mutex<Vec<ProgressMessage>>>>,
-    cancel: Arc<Notify>,
+    /// Set when somebody calls the build off.
+    cancel: watch::Receiver<bool>,
+    /// Of a stage: where it speaks until its turn comes, and whether that is still wanted.
+    apart: Option<Apart>,
+}
+
+#[derive(Debug, Clone)]
+struct Apart {
+    spool: Arc<Spool>,
+    abandoned: watch::Receiver<bool>,
 }
 
 impl Output {
-    pub(crate) fn new(quiet: bool, cancel: Arc<Notify>) -> (Self, Messages) {
+    pub(crate) fn new(quiet: bool, cancel: watch::Receiver<bool>) -> (Self, Messages) {
         let (sender, messages) = mpsc::channel(AHEAD);
         let held = quiet.then(Arc::default);
-        (Self { sender, held, cancel }, messages)
+        (Self { sender, held, cancel, apart: None }, messages)
+    }
+
+    /// For a stage, whose messages somebody passes on when its turn comes. It is not wanted any
+    /// more when the build is not, or when `abandoned` says so.
+    pub(super) fn apart(&self, spool: Arc<Spool>, abandoned: watch::Receiver<bool>) -> Self {
+        Self { apart: Some(Apart { spool, abandoned }), ..self.clone() }
     }
 
     /// Text as it is. Fails when nobody reads any more: then the build need not go on.
@@ -56,6 +73,10 @@ impl Output {
 
     /// A message as any other: held back by `-q`.
     pub(super) async fn say(&self, message: ProgressMessage) -> Result<(), EngineError> {
+        if let Some(apart) = &self.apart {
+            let pushed = apart.spool.push(&message);
+            return pushed.map_err(EngineError::io("keep what is said in", Path::new("tmp")));
+        }
         if let Some(held) = &self.held {
             held.lock().unwrap_or_else(PoisonError::into_inner).push(message);
             return Ok(());
@@ -97,14 +118,29 @@ impl Output {
 
     /// Whether the build is not wanted any more.
     pub(crate) fn is_cancelled(&self) -> bool {
-        self.sender.is_closed()
+        let is_abandoned = self.apart.as_ref().is_some_and(|apart| *apart.abandoned.borrow());
+        self.sender.is_closed() || *self.cancel.borrow() || is_abandoned
     }
 
     /// Returns when the build is not wanted any more.
     pub(crate) async fn cancelled(&self) {
+        let abandoned = async {
+            match &self.apart {
+                Some(apart) => is_set(apart.abandoned.clone()).await,
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
             () = self.sender.closed() => {}
-            () = self.cancel.notified() => {}
+            () = is_set(self.cancel.clone()) => {}
+            () = abandoned => {}
         }
+    }
+}
+
+/// Returns when somebody sets it, never when nobody can any more.
+async fn is_set(mut flag: watch::Receiver<bool>) {
+    if flag.wait_for(|set| *set).await.is_err() {
+        std::future::pending::<()>().await;
     }
 }

@@ -1,5 +1,6 @@
 //! From a Dockerfile to images.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use berth_api::container::ContainerConfig;
@@ -11,12 +12,15 @@ use berth_build::{Dockerfile, Stage as Plan};
 use berth_images::Image;
 use berth_types::ContainerId;
 use berth_types::reference::Reference;
+use tokio::sync::watch;
 
+use super::board::{Board, End, Failed};
 use super::cache::Cache;
 use super::context::Context;
 use super::error::BuildError;
 use super::output::Output;
 use super::record::{Recipe, Top};
+use super::spool::Spool;
 use super::{BuildRequest, squash};
 use crate::blocking::blocking;
 use crate::engine::Engine;
@@ -24,19 +28,22 @@ use crate::error::EngineError;
 
 /// The name of the base that is no image.
 const SCRATCH: &str = "scratch";
+/// No more stages than this are built at the same time, on however large a machine.
+const MOST: usize = 8;
 
-/// One build.
+/// One build, or one of its stages: each has its own.
 #[derive(Debug)]
 pub(crate) struct Builder {
     pub(crate) engine: Engine,
-    pub(crate) request: BuildRequest,
+    pub(crate) request: Arc<BuildRequest>,
     pub(crate) context: Arc<Context>,
     pub(crate) output: Output,
     pub(crate) args: BuildArgs,
     pub(crate) escape: char,
     cache: Cache,
-    /// The stages that are done.
-    done: Vec<Finished>,
+    board: Arc<Board>,
+    /// Which stage this is.
+    number: usize,
     /// The containers of the present step.
     pub(crate) containers: Vec<Intermediate>,
     step: usize,
@@ -51,13 +58,6 @@ pub(crate) struct Intermediate {
     pub(crate) is_real: bool,
 }
 
-/// A stage that is done.
-#[derive(Debug, Clone)]
-struct Finished {
-    name: String,
-    image: Option<Image>,
-}
-
 /// Where a stage stands.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Stage {
@@ -68,6 +68,26 @@ pub(crate) struct Stage {
     /// What it began with.
     base: Option<Image>,
     pub(crate) author: String,
+}
+
+/// Tells the others how a stage ended, even when it broke off.
+struct EndOfStage {
+    board: Arc<Board>,
+    number: usize,
+    spool: Arc<Spool>,
+}
+
+impl EndOfStage {
+    fn built(&self, image: Option<Image>) {
+        self.board.end(self.number, End::Built(image));
+    }
+}
+
+impl Drop for EndOfStage {
+    fn drop(&mut self) {
+        self.board.fail_unless_ended(self.number);
+        self.spool.end();
+    }
 }
 
 impl Stage {
@@ -96,11 +116,12 @@ impl Builder {
             output,
             escape: '\\',
             cache: Cache::default(),
-            done: Vec::new(),
+            board: Arc::new(Board::new(&[], 1)),
+            number: 0,
             containers: Vec::new(),
             step: 0,
             steps: 0,
-            request,
+            request: Arc::new(request),
         }
     }
 
@@ -172,19 +193,108 @@ impl Builder {
             self.announce(&step.text).await?;
             self.meta_arg(step)?;
         }
-        let mut last = Stage::default();
-        for plan in file.stages {
-            last = self.stage(plan).await?;
-            if let Some(image) = &last.image {
-                self.output.image(image.id.as_str()).await?;
-            }
-        }
+        let last = self.build_stages(file.stages).await?;
         let unused = self.args.unused().join(" ");
         if !unused.is_empty() {
             let warning = format!("[Warning] One or more build-args [{unused}] were not consumed");
             self.output.line(&warning).await?;
         }
         Ok(last)
+    }
+
+    /// Builds all stages; gives the last. What they say comes out in their order, whichever is
+    /// done first.
+    async fn build_stages(&mut self, plans: Vec<Plan>) -> Result<Stage, EngineError> {
+        let limit = std::thread::available_parallelism().map_or(2, usize::from).clamp(2, MOST);
+        self.board = Arc::new(Board::new(&plans, limit));
+        let (abandon, abandoned) = watch::channel(false);
+        let mut running = Vec::with_capacity(plans.len());
+        let mut step = self.step;
+        for (number, plan) in plans.into_iter().enumerate() {
+            let spool = Spool::new(&self.engine.tmp());
+            let output = self.output.apart(Arc::clone(&spool), abandoned.clone());
+            let builder = self.of_stage(number, step, output);
+            step += 1 + plan.steps.len();
+            let said = Arc::clone(&spool);
+            let end = EndOfStage { board: Arc::clone(&self.board), number, spool };
+            running.push((said, tokio::spawn(builder.run_stage(plan, end))));
+        }
+        self.step = step;
+        let mut result = Ok(Stage::default());
+        for (said, task) in running {
+            if result.is_ok()
+                && let Err(error) = self.pass_on(&said).await
+            {
+                result = Err(error);
+            }
+            if result.is_err() {
+                abandon.send_replace(true);
+            }
+            // Also those that are abandoned end before the build does.
+            let ended = match task.await {
+                Ok(ended) => ended,
+                Err(error) => std::panic::resume_unwind(error.into_panic()),
+            };
+            if result.is_ok() {
+                result = self.take_in(ended).await;
+            }
+        }
+        result
+    }
+
+    async fn pass_on(&self, said: &Spool) -> Result<(), EngineError> {
+        let failed = || EngineError::io("read what was said from", Path::new("tmp"));
+        while let Some(message) = said.next().await.map_err(failed())? {
+            self.output.say(message).await?;
+        }
+        Ok(())
+    }
+
+    async fn take_in(
+        &mut self,
+        ended: Result<(Stage, BuildArgs), EngineError>,
+    ) -> Result<Stage, EngineError> {
+        let (stage, args) = ended?;
+        self.args.absorb(&args);
+        if let Some(image) = &stage.image {
+            self.output.image(image.id.as_str()).await?;
+        }
+        Ok(stage)
+    }
+
+    fn of_stage(&self, number: usize, step: usize, output: Output) -> Self {
+        Self {
+            engine: self.engine.clone(),
+            request: Arc::clone(&self.request),
+            context: Arc::clone(&self.context),
+            output,
+            args: self.args.clone(),
+            escape: self.escape,
+            cache: self.cache.clone(),
+            board: Arc::clone(&self.board),
+            number,
+            containers: Vec::new(),
+            step,
+            steps: self.steps,
+        }
+    }
+
+    async fn run_stage(
+        mut self,
+        plan: Plan,
+        end: EndOfStage,
+    ) -> Result<(Stage, BuildArgs), EngineError> {
+        self.unless_cancelled(self.board.turn(self.number)).await?;
+        let stage = self.stage(plan).await?;
+        end.built(stage.image.clone());
+        Ok((stage, self.args))
+    }
+
+    async fn unless_cancelled<T>(&self, wait: impl Future<Output = T>) -> Result<T, EngineError> {
+        tokio::select! {
+            done = wait => Ok(done),
+            () = self.output.cancelled() => Err(BuildError::Cancelled.into()),
+        }
     }
 
     async fn announce(&mut self, text: &str) -> Result<(), EngineError> {
@@ -207,7 +317,7 @@ impl Builder {
 
     async fn stage(&mut self, plan: Plan) -> Result<Stage, EngineError> {
         let name = plan.from.name.clone();
-        if !name.is_empty() && self.done.iter().any(|stage| stage.name == name) {
+        if self.board.named(self.number, &name).is_some() {
             return Err(BuildError::StageName { name }.into());
         }
         self.cache.reset();
@@ -215,15 +325,17 @@ impl Builder {
         self.announce(&plan.text).await?;
         let mut stage = self.begin(&plan.from).await?;
         self.say_image(&stage).await?;
-        for step in plan.steps {
+        self.board.step(self.number);
+        for (at, step) in plan.steps.into_iter().enumerate() {
             if self.output.is_cancelled() {
                 return Err(BuildError::Cancelled.into());
             }
             self.announce(&step.text).await?;
+            self.unless_cancelled(self.board.before(self.number, at + 1)).await?;
             self.carry_out(&mut stage, step).await?;
             self.say_image(&stage).await?;
+            self.board.step(self.number);
         }
-        self.done.push(Finished { name, image: stage.image.clone() });
         Ok(stage)
     }
 
@@ -288,10 +400,8 @@ impl Builder {
         name: &str,
         platform: &str,
     ) -> Result<Option<Image>, EngineError> {
-        if let Some(stage) = self.done.iter().find(|stage| stage.name == name.to_lowercase())
-            && !stage.name.is_empty()
-        {
-            return Ok(stage.image.clone());
+        if let Some(stage) = self.board.named(self.number, &name.to_lowercase()) {
+            return self.image_of_stage(stage).await;
         }
         if name == SCRATCH {
             return Ok(None);
@@ -302,15 +412,15 @@ impl Builder {
     /// What `--from` names: a stage by name or number, or an image; `None` for `scratch`.
     pub(crate) async fn image_of_flag(&self, value: &str) -> Result<Option<Image>, EngineError> {
         let name = value.to_lowercase();
-        if let Some(stage) = self.done.iter().find(|stage| stage.name == name) {
-            return Ok(stage.image.clone());
+        if let Some(stage) = self.board.named(self.number, &name) {
+            return self.image_of_stage(stage).await;
         }
         if let Ok(number) = value.parse::<i64>() {
             let index = usize::try_from(number).ok();
-            if let Some(stage) = index.and_then(|index| self.done.get(index)) {
-                return Ok(stage.image.clone());
+            if let Some(stage) = index.filter(|&index| index < self.number) {
+                return self.image_of_stage(stage).await;
             }
-            let is_present = index == Some(self.done.len());
+            let is_present = index == Some(self.number);
             let problem =
                 if is_present { "refers to current build stage" } else { "index out of bounds" };
             return Err(BuildError::FromFlag { value: value.to_owned(), problem }.into());
@@ -322,6 +432,12 @@ impl Builder {
                 Err(BuildError::FromImage { value, source }.into())
             }
         }
+    }
+
+    async fn image_of_stage(&self, stage: usize) -> Result<Option<Image>, EngineError> {
+        let image = self.unless_cancelled(self.board.image(stage)).await?;
+        // Why is told when that stage's turn comes, which is before this one's.
+        image.map_err(|Failed| BuildError::Cancelled.into())
     }
 
     /// Goes on with the image of this step if it was built before.
