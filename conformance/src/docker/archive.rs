@@ -61,9 +61,16 @@ said() {
   sed 's/^[0-9a-f]\{12\}: /LAYER: /; /: Waiting$/d; /: Verifying Checksum$/d; s/ size: [0-9]*$/ size: N/' |
     sort | uniq -c
 }
+# Notes which Dockerfile docker build is about to read.
+counted() {
+  file=; while [ $# -gt 0 ]; do case $1 in -f) file=$2; shift;; *) dir=$1;; esac; shift; done
+  [ "$file" ] || file=$dir/Dockerfile
+  [ ! -f "$file" ] || sha256sum <"$file" >>"$assets/dockerfiles"
+}
 # Builds with the classic builder. The CLI's advice to use another and its progress are left out, and
 # ids, which are new each time.
 build() {
+  counted "$@"
   said=$(mktemp) && told=$(mktemp) || return; DOCKER_BUILDKIT=0 docker build "$@" >"$told" 2>"$said"; code=$?
   sed -E '/^Sending build context/d
     s/^( ---> (Running in )?|Removing intermediate container |Successfully built )[0-9a-f]{12}$/\1ID/' "$told"

@@ -160,6 +160,9 @@ fn record_from(
     })
 }
 
+/// So many different Dockerfiles the cases build at least.
+const DOCKERFILES: usize = 60;
+
 fn compare_all(options: &Options, cases: &[&case::Case], goldens: &Goldens) -> Result<()> {
     let mut failed = 0;
     let live = options.socket.as_deref().map(Engine::foreign).transpose()?;
@@ -225,6 +228,14 @@ fn compare_all(options: &Options, cases: &[&case::Case], goldens: &Goldens) -> R
             }
             Ok(())
         })?;
+        let built = runner.dockerfiles();
+        if built > 0 {
+            ui::detail(&format!("{prefix}{built} different Dockerfiles"));
+        }
+        if options.is_whole() && driver.is_none() && built < DOCKERFILES {
+            failed += 1;
+            ui::line(&format!("FAILED dockerfiles: only {built} of {DOCKERFILES} were built"));
+        }
         engine.finish().with_context(|| format!("{prefix}berth"))?;
     }
     if options.is_whole() {

@@ -47,6 +47,13 @@ impl<'a> Runner<'a> {
         Ok(Self { engine, jobs: jobs.max(1), assets, normaliser: Normaliser::new(paths, known) })
     }
 
+    /// How many different Dockerfiles the cases have built, or tried to.
+    pub(super) fn dockerfiles(&self) -> usize {
+        let path = self.assets.path().join("dockerfiles");
+        let text = std::fs::read_to_string(path).unwrap_or_default();
+        text.lines().collect::<std::collections::BTreeSet<_>>().len()
+    }
+
     /// Runs the cases, those that look at the whole engine first and one by one.
     pub(super) fn run(&self, cases: &[&Case], take: Take<'_>) -> Result<()> {
         let namespace = self.engine.namespace_flag();
@@ -155,14 +162,16 @@ impl<'a> Runner<'a> {
         let prefix = case.prefix();
         let mut own = format!("grep '{BEGINS}{}'", if case.alone { "" } else { &prefix });
         if !case.alone && !case.others.is_empty() {
-            own += &format!(" | grep -v '{BEGINS}\\({}\\)'", case.others.join("\\|"));
+            let others = case.others.join("\\|");
+            own.extend([" | grep -v '", BEGINS, "\\(", &others, "\\)'"]);
         }
         let mut script = format!(
             "docker ps -a --format '{{{{.Names}}}}' | {own} | xargs -r docker rm -fv >/dev/null; "
         );
         if case.alone || says(&["volume", "-v ", "--mount"]) {
-            script +=
-                &format!("docker volume ls -q | {own} | xargs -r docker volume rm >/dev/null; ");
+            let words =
+                ["docker volume ls -q | ", &own, " | xargs -r docker volume rm >/dev/null; "];
+            script.extend(words);
         }
         if case.alone || says(&["load", "import", "commit", "docker tag", "pull", "build"]) {
             // By name first: an image with several names is not removed by its id.
