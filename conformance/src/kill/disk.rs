@@ -28,6 +28,7 @@ pub(crate) fn strangers(daemon: &BerthDaemon, api: &Client) -> Result<Vec<String
         &[RESERVE],
     )?;
     found.compare("volume", &root.join("volumes"), &known.volumes, &[])?;
+    found.compare("cache", &root.join("build-cache"), &known.caches, &[])?;
     found.compare("file", &root.join("tmp"), &BTreeSet::new(), &[])?;
     found.compare("lost", &root.join("lost+found"), &BTreeSet::new(), &[])?;
     let run = daemon.exec_root();
@@ -52,6 +53,8 @@ struct Known {
     layers: BTreeSet<String>,
     chains: BTreeSet<String>,
     volumes: BTreeSet<String>,
+    /// Of builds.
+    caches: BTreeSet<String>,
 }
 
 impl Known {
@@ -79,6 +82,8 @@ impl Known {
         }
         let volumes = api.get("/volumes")?;
         known.volumes = list(&volumes["Volumes"]).map(|volume| text(&volume["Name"])).collect();
+        let caches = api.get("/system/df?type=build-cache")?;
+        known.caches = list(&caches["BuildCache"]).map(|cache| text(&cache["ID"])).collect();
         Ok(known)
     }
 

@@ -33,9 +33,9 @@ const USAGE: &str = "\
 usage: conformance kill [--points N] [--seed S] [--op OP]
 
   --points N  so many kills of each operation between request and answer, and N/6 (at least 1, and 5
-              from 30 on) in each of its named steps; without it 28 kills in all
+              from 30 on) in each of its named steps; without it 32 kills in all
   --seed S    repeats the random moments of an earlier run (default 1)
-  --op OP     only load, create, start, rm, commit, rmi, pull or cases";
+  --op OP     only load, create, start, rm, commit, rmi, pull, build or cases";
 
 /// The named steps of each operation.
 const STEPS: [&str; 4] = ["staged", "renamed", "before-record", "after-record"];

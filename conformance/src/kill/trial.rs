@@ -4,6 +4,8 @@
 //! not at all. After the check everything of the trial is removed, so that the next begins with an
 //! engine as it was.
 
+mod build;
+
 use anyhow::{Context as _, Result, ensure};
 use serde_json::{Value, json};
 
@@ -11,6 +13,7 @@ use super::fixture::{self, Image};
 use super::lab::{self, Lab};
 use crate::client::Request;
 use crate::needs::on_path;
+use build::Built;
 
 /// What the daemon is killed in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -22,11 +25,20 @@ pub(super) enum Op {
     Commit,
     Rmi,
     Pull,
+    Build,
 }
 
 impl Op {
-    pub(super) const ALL: [Self; 7] =
-        [Self::Load, Self::Create, Self::Start, Self::Rm, Self::Commit, Self::Rmi, Self::Pull];
+    pub(super) const ALL: [Self; 8] = [
+        Self::Load,
+        Self::Create,
+        Self::Start,
+        Self::Rm,
+        Self::Commit,
+        Self::Rmi,
+        Self::Pull,
+        Self::Build,
+    ];
 
     /// What this machine lacks for it.
     pub(super) fn lacks(self) -> Option<&'static str> {
@@ -43,6 +55,7 @@ impl Op {
             Self::Commit => "commit",
             Self::Rmi => "rmi",
             Self::Pull => "pull",
+            Self::Build => "build",
         }
     }
 }
@@ -64,6 +77,7 @@ enum Subject {
     Commit { id: String, name: String, content: String, is_running: bool },
     Rmi { image: Image },
     Pull { image: Image, again: Request },
+    Build(Built),
 }
 
 /// What is done in the containers of trials.
@@ -81,6 +95,7 @@ impl Trial {
             Op::Commit => commit(lab, &name, number),
             Op::Rmi => rmi(lab, &name, number),
             Op::Pull => pull(lab, &name),
+            Op::Build => build::prepare(lab, &name),
         }
     }
 
@@ -100,6 +115,7 @@ impl Trial {
             }
             Subject::Rmi { image } => settle_rmi(lab, image, acknowledged),
             Subject::Pull { image, again } => settle_pull(lab, image, again, acknowledged),
+            Subject::Build(built) => built.settle(lab, acknowledged),
         }
     }
 }
