@@ -8,8 +8,8 @@ use berth_build::ignore::Ignore;
 use berth_build::words::Context;
 use berth_build::{Dockerfile, Step};
 
+use crate::Target;
 use crate::random::Random;
-use crate::{Target, home};
 
 /// The target `dockerfile`.
 #[derive(Debug)]
@@ -27,31 +27,11 @@ const WORDS: &[&str] = &[
 
 impl Target for Text {
     fn corpus(&self) -> anyhow::Result<Vec<Vec<u8>>> {
-        let mut files = Vec::new();
-        for entry in std::fs::read_dir(home().join("corpus/dockerfile"))? {
-            files.push(entry?.path());
-        }
-        files.sort();
-        files.into_iter().map(|file| Ok(std::fs::read(file)?)).collect()
+        crate::files("dockerfile")
     }
 
     fn mutate(&self, random: &mut Random, input: &mut Vec<u8>, corpus: &[Vec<u8>]) {
-        const LONGEST: usize = 4096;
-        let at = random.below(input.len() + 1);
-        let end = at + random.below((input.len() - at).min(40) + 1);
-        let new: Vec<u8> = match random.below(6) {
-            0 => Vec::new(),
-            1 => vec![random.byte()],
-            2 => {
-                let other = random.pick(corpus);
-                let from = random.below(other.len() + 1);
-                other[from..from + random.below(other.len() - from + 1)].to_vec()
-            }
-            _ => random.pick(WORDS).as_bytes().to_vec(),
-        };
-        let end = if random.below(2) == 0 { at } else { end };
-        input.splice(at..end, new);
-        input.truncate(LONGEST);
+        crate::mutate::text(random, input, corpus, WORDS);
     }
 
     fn run(&mut self, input: &[u8], _round: u64) -> anyhow::Result<bool> {

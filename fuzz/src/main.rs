@@ -7,8 +7,10 @@
 #![forbid(unsafe_code)]
 
 mod dockerfile;
+mod manifest;
 mod mutate;
 mod random;
+mod reference;
 mod tar;
 
 use std::io::Write as _;
@@ -43,8 +45,9 @@ struct Options {
 
 fn options() -> anyhow::Result<Options> {
     let mut arguments = std::env::args().skip(1);
-    let target =
-        arguments.next().context("usage: berth-fuzz tar|dockerfile [--seconds N] [--seed S]")?;
+    let target = arguments
+        .next()
+        .context("usage: berth-fuzz tar|dockerfile|reference|manifest [--seconds N] [--seed S]")?;
     let mut options =
         Options { target, seconds: 10, executions: u64::MAX, seed: 1, files: Vec::new() };
     while let Some(argument) = arguments.next() {
@@ -71,6 +74,16 @@ fn home() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
+/// The files of a target's corpus, in the order of their names.
+fn files(target: &str) -> anyhow::Result<Vec<Vec<u8>>> {
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(home().join("corpus").join(target))? {
+        files.push(entry?.path());
+    }
+    files.sort();
+    files.into_iter().map(|file| Ok(std::fs::read(file)?)).collect()
+}
+
 /// Runs one input; a panic is a broken promise like any other.
 fn check(target: &mut dyn Target, input: &[u8], round: u64) -> anyhow::Result<bool> {
     match catch_unwind(AssertUnwindSafe(|| target.run(input, round))) {
@@ -83,6 +96,8 @@ fn main() -> anyhow::Result<()> {
     let options = options()?;
     let mut target: Box<dyn Target> = match options.target.as_str() {
         "dockerfile" => Box::new(dockerfile::Text),
+        "reference" => Box::new(reference::Name),
+        "manifest" => Box::new(manifest::Document),
         "tar" => Box::new(tar::Tar::new()?),
         other => bail!("unknown target {other}"),
     };

@@ -211,3 +211,23 @@ fn fix(input: &mut [u8], block: usize) {
     let sum: u32 = block.iter().map(|&byte| u32::from(byte)).sum();
     block[148..155].copy_from_slice(format!("{sum:06o}\0").as_bytes());
 }
+
+/// Changes a text in place: takes a piece out, or puts in a byte, a piece of another or one of `words`.
+pub(crate) fn text(random: &mut Random, input: &mut Vec<u8>, corpus: &[Vec<u8>], words: &[&str]) {
+    const LONGEST: usize = 4096;
+    let at = random.below(input.len() + 1);
+    let end = at + random.below((input.len() - at).min(40) + 1);
+    let new: Vec<u8> = match random.below(6) {
+        0 => Vec::new(),
+        1 => vec![random.byte()],
+        2 => {
+            let other = random.pick(corpus);
+            let from = random.below(other.len() + 1);
+            other[from..from + random.below(other.len() - from + 1)].to_vec()
+        }
+        _ => random.pick(words).as_bytes().to_vec(),
+    };
+    let end = if random.below(2) == 0 { at } else { end };
+    input.splice(at..end, new);
+    input.truncate(LONGEST);
+}

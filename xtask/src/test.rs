@@ -22,9 +22,9 @@ pub(crate) use vm::inside;
 
 const TIERS: &[&str] = &["unit", "host", "root", "fault", "conformance", "fuzz", "vm"];
 /// What is fuzzed.
-pub(crate) const FUZZ_TARGETS: &[&str] = &["tar", "dockerfile"];
+pub(crate) const FUZZ_TARGETS: &[&str] = &["tar", "dockerfile", "reference", "manifest"];
 /// How long the fuzzer runs for each among the tests.
-const FUZZ_SECONDS: &str = "20";
+const FUZZ_SECONDS: &str = "10";
 
 struct Options {
     only: Option<String>,
