@@ -5,11 +5,12 @@ use std::mem::ManuallyDrop;
 use std::sync::Arc;
 
 use berth_fs::reserve;
-use berth_layers::{LayerError, Reach, RecoverReport};
+use berth_layers::{LayerError, RecoverReport};
 use berth_types::{ContainerId, LayerId};
 
 use crate::fixture::{
-    Open, Stopping, container, load, mount, names, on_each_driver, prepare, tar_of, top_of,
+    Open, Stopping, commit, container, load, mount, names, on_each_driver, prepare, remove_all,
+    tar_of, top_of,
 };
 
 fn tars() -> [Vec<u8>; 3] {
@@ -21,13 +22,7 @@ fn workload(open: &Open) -> Result<(), LayerError> {
     let tars = tars();
     let top = load(open, &tars, "image:1")?;
     let id = container(open, Some(&top))?;
-    let (mut ingest, _) = open.store.commit_rw("commit", &id, Reach::AtRest)?;
-    let chain = ingest.finish()?.remove(0);
-    open.db.write(|tx| {
-        ingest.record(tx)?;
-        open.store.retain(tx, &chain, "image:2")
-    })?;
-    ingest.done();
+    let chain = commit(open, &id, "image:2")?;
     let mut removed = open.db.write(|tx| open.store.remove_rw(tx, &id))?;
     removed.extend(open.db.write(|tx| open.store.release(tx, &chain, "image:2"))?);
     open.store.purge(&removed)?;
@@ -68,21 +63,7 @@ fn fault_root_a_stop_at_any_driver_call_is_recovered_from() {
 
 /// Removes what the workload had recorded by then.
 fn clear(open: &Open) {
-    let containers = open.store.list_rw().unwrap();
-    let removed = open.db.write(|tx| {
-        let mut removed = Vec::new();
-        for rw in &containers {
-            removed.extend(open.store.remove_rw(tx, &rw.container)?);
-        }
-        for layer in open.store.list()? {
-            for owner in ["image:1", "image:2"] {
-                removed.extend(open.store.release(tx, &layer.chain, owner)?);
-            }
-        }
-        Ok::<_, LayerError>(removed)
-    });
-    open.store.purge(&removed.unwrap()).unwrap();
-    open.store.reap().unwrap();
+    remove_all(open, &["image:1", "image:2"]);
 }
 
 #[test]

@@ -10,7 +10,7 @@ use std::sync::{Arc, OnceLock};
 use berth_db::Db;
 use berth_fs::reserve;
 use berth_layers::{
-    Ingest, LayerError, LayerStore, NewLayer, Parent, RecoverReport, SCHEMA, Settings,
+    Ingest, LayerError, LayerStore, NewLayer, Parent, Reach, RecoverReport, SCHEMA, Settings,
 };
 use berth_storage::{
     Access, CreateOptions, LayerState, Mapping, Mounted, NativeDiff, Prepared, Selection,
@@ -326,6 +326,41 @@ pub(crate) fn load(open: &Open, tars: &[Vec<u8>], owner: &str) -> Result<ChainId
     })?;
     ingest.done();
     Ok(top)
+}
+
+/// Commits a container's layer, and has `owner` need it.
+pub(crate) fn commit(
+    open: &Open,
+    container: &ContainerId,
+    owner: &str,
+) -> Result<ChainId, LayerError> {
+    let (mut ingest, _) = open.store.commit_rw("commit", container, Reach::AtRest)?;
+    let chain = ingest.finish()?.remove(0);
+    open.db.write(|tx| {
+        ingest.record(tx)?;
+        open.store.retain(tx, &chain, owner)
+    })?;
+    ingest.done();
+    Ok(chain)
+}
+
+/// Removes every container, and every layer that only these need.
+pub(crate) fn remove_all(open: &Open, owners: &[&str]) {
+    let containers = open.store.list_rw().unwrap();
+    let removed = open.db.write(|tx| {
+        let mut removed = Vec::new();
+        for rw in &containers {
+            removed.extend(open.store.remove_rw(tx, &rw.container)?);
+        }
+        for layer in open.store.list()? {
+            for owner in owners {
+                removed.extend(open.store.release(tx, &layer.chain, owner)?);
+            }
+        }
+        Ok::<_, LayerError>(removed)
+    });
+    open.store.purge(&removed.unwrap()).unwrap();
+    open.store.reap().unwrap();
 }
 
 pub(crate) fn top_of(tars: &[Vec<u8>]) -> ChainId {

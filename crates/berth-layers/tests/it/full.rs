@@ -11,7 +11,7 @@ use berth_storage::{Access, Mounted};
 use berth_types::kind::chain;
 use berth_types::{ChainId, ContainerId};
 
-use crate::fixture::{Open, Root, container, load};
+use crate::fixture::{Open, Root, commit, container, load, remove_all};
 
 /// By driver and file system, and how much more there is each time: btrfs counts in larger pieces,
 /// and takes its time. Not drivers of which a helper or a twin has other words or takes space to read.
@@ -59,13 +59,7 @@ fn workload(open: &Open, step: &mut &str) -> Result<(), LayerError> {
     *step = "diff";
     open.store.changes(&id, Reach::AtRest)?;
     *step = "commit";
-    let (mut ingest, _) = open.store.commit_rw("commit", &id, Reach::AtRest)?;
-    let chain = ingest.finish()?.remove(0);
-    open.db.write(|tx| {
-        ingest.record(tx)?;
-        open.store.retain(tx, &chain, "image:2")
-    })?;
-    ingest.done();
+    let chain = commit(open, &id, "image:2")?;
     *step = "snapshot";
     create(open, &chain).map(drop)
 }
@@ -89,25 +83,6 @@ fn write(store: &LayerStore, id: &ContainerId) -> Result<(), LayerError> {
     let written = File::create(&path)
         .and_then(|mut file| file.write_all(&vec![7; FILE]).and_then(|()| file.sync_all()));
     written.map_err(|source| LayerError::Io { action: "write", path, source })
-}
-
-/// Removes every container and every image but these, as the daemon would.
-fn remove_all_but(open: &Open, keep: &str) {
-    let containers = open.store.list_rw().unwrap();
-    let removed = open.db.write(|tx| {
-        let mut removed = Vec::new();
-        for rw in &containers {
-            removed.extend(open.store.remove_rw(tx, &rw.container)?);
-        }
-        for layer in open.store.list()? {
-            for owner in ["image:1", "image:2", "victim"].iter().filter(|owner| **owner != keep) {
-                removed.extend(open.store.release(tx, &layer.chain, owner)?);
-            }
-        }
-        Ok::<_, LayerError>(removed)
-    });
-    open.store.purge(&removed.unwrap()).unwrap();
-    open.store.reap().unwrap();
 }
 
 fn findings(store: &LayerStore) -> Vec<String> {
@@ -174,7 +149,7 @@ fn run_out_of_space(root: &Root, more: u64, what: &str) {
         open.store.reap().unwrap_or_else(|error| panic!("{}: {}", at(), chain(&error)));
         assert_eq!(findings(&open.store), [""; 0], "{}: {step}", at());
         let before = free(root);
-        remove_all_but(&open, "");
+        remove_all(&open, &["image:1", "image:2", "victim"]);
         let begun = Instant::now();
         while free(root) < before + FILE as u64 {
             assert!(begun.elapsed() < PATIENCE, "{}: removal frees nothing", at());
