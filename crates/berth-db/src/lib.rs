@@ -53,6 +53,12 @@ impl fmt::Debug for Db {
     }
 }
 
+/// Makes the log of a database, empty and as a database of berth has it, where there is none: a copy of
+/// one is written into it. Before anybody opens the database.
+pub fn create_log(path: &Path) -> std::io::Result<()> {
+    wal::create(path)
+}
+
 impl Db {
     /// Opens the database at `path`, creates it when missing, and brings every schema up to date.
     ///

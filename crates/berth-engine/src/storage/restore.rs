@@ -113,6 +113,8 @@ fn fill(
     report: &mut dyn FnMut(u64, u64),
 ) -> Result<Restored, EngineError> {
     data_root::lay_out(root).map_err(EngineError::io("fill", root))?;
+    let log = root.join("berth.db");
+    berth_db::create_log(&log).map_err(EngineError::io("create the log of", &log))?;
     for name in ["berth.db", "berth.db-wal", "engine-id"] {
         let from = source.join(name);
         match fs::copy(&from, root.join(name)) {

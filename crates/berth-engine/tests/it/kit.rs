@@ -19,7 +19,7 @@ use serde_json::Value;
 pub(crate) struct Dirs {
     dir: tempfile::TempDir,
     /// After `dir`, which lies on it.
-    _fs: Option<testkit::LoopFs>,
+    _fs: Option<Box<dyn std::any::Any>>,
 }
 
 /// An engine and the threads it works on. Dropped: both are gone, as after a stop.
@@ -46,7 +46,12 @@ impl Dirs {
 
     /// New ones on this file system.
     pub(crate) fn on_fs(fs: testkit::LoopFs) -> Self {
-        Self { dir: tempfile::tempdir_in(fs.path()).unwrap(), _fs: Some(fs) }
+        Self { dir: tempfile::tempdir_in(fs.path()).unwrap(), _fs: Some(Box::new(fs)) }
+    }
+
+    /// New ones on a disk of the virtual machine.
+    pub(crate) fn on_disk(disk: testkit::disk::Mounted) -> Self {
+        Self { dir: tempfile::tempdir_in(disk.path()).unwrap(), _fs: Some(Box::new(disk)) }
     }
 
     pub(crate) fn path(&self) -> &Path {
