@@ -6,6 +6,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
+use super::full;
 use super::lab::{self, Lab, PATIENCE};
 use super::random::Random;
 use crate::client::Client;
@@ -25,6 +26,10 @@ pub(super) const ALL: &[Case] = &[
     Case { name: "a killed watcher is noticed at start", run: watcher_killed_without_a_daemon },
     Case { name: "a start cut short is started again", run: starts_cut_short },
     Case { name: "the first start can be cut short anywhere", run: first_start_cut_short },
+    Case { name: "a full disk below overlay2 on ext4", run: full::overlay2_on_ext4 },
+    Case { name: "a full disk below overlay2 on xfs", run: full::overlay2_on_xfs },
+    Case { name: "a full disk below vfs on xfs", run: full::vfs_on_xfs },
+    Case { name: "a full disk below btrfs", run: full::btrfs_on_btrfs },
 ];
 
 /// Ends with this code as soon as the host makes this file in it.

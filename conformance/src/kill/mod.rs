@@ -10,6 +10,7 @@
 mod cases;
 pub(super) mod disk;
 pub(super) mod fixture;
+mod full;
 pub(super) mod lab;
 pub(super) mod random;
 mod strike;

@@ -281,12 +281,14 @@ impl Stores {
         crate::system::selinux::check(config.selinux_enabled)?;
         let owner = config.ids.root();
         let data_root = DataRoot::open_for(root, owner)?;
+        // A start takes a little room itself; what it lends of this it gives back below.
+        let room = Reserve::at(&root.join("containers"));
+        room.lend();
         make_dir(&config.exec_root)?;
         make_dir(&config.exec_root.join("containers"))?;
         let db = Arc::new(Db::open(&root.join("berth.db"), SCHEMAS)?);
         // Before the driver makes its home: without the marker the root would look like somebody else's.
         data_root.seal()?;
-        Reserve::at(&root.join("containers")).renew();
         let driver = crate::system::open_driver(config)?;
         data_root.clear_tmp().map_err(EngineError::io("empty", &root.join("tmp")))?;
         let id = data_root.engine_id().map_err(EngineError::io("read", root))?;
@@ -301,6 +303,7 @@ impl Stores {
             .map_err(EngineError::io("open", &root.join("downloads")))?;
         let builds = Builds::open(root, Arc::clone(&db), owner)?;
         let host = berth_runtime::Host::detect();
+        room.renew();
         Ok(Self { id, data_root, db, layers, images, volumes, networks, registries, builds, host })
     }
 }

@@ -53,12 +53,24 @@ impl LockGuard {
             }
             Err(error) => return Err(io(error.into())),
         }
-        file.set_len(0)
-            .and_then(|()| file.rewind())
-            .and_then(|()| writeln!(file, "{}", std::process::id()))
-            .map_err(io)?;
+        match note_holder(&mut file) {
+            // Only others who want it are told less.
+            Err(error) if error.kind() == io::ErrorKind::StorageFull => {
+                tracing::debug!(%error, path = %path.display(), "a lock does not name its holder");
+                file.set_len(0).map_err(io)?;
+            }
+            other => other.map_err(io)?,
+        }
         Ok(Self { file })
     }
+}
+
+/// Over what is there, and only then cut to its length: on a full disk the old block is enough.
+fn note_holder(file: &mut File) -> io::Result<()> {
+    let text = format!("{}\n", std::process::id());
+    file.rewind()?;
+    file.write_all(text.as_bytes())?;
+    file.set_len(text.len() as u64)
 }
 
 impl Drop for LockGuard {

@@ -51,11 +51,14 @@ impl Reserve {
         }
     }
 
-    /// Keeps no room any more, as in a copy that nobody removes from.
-    pub fn discard(&self) -> io::Result<()> {
-        match std::fs::remove_file(&self.path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-            _ => Ok(()),
+    /// Gives the room away where the file system has less than it, to whoever is next.
+    pub fn lend(&self) {
+        let Some(dir) = self.path.parent() else { return };
+        // Not what is free: ext4 has more of that than it gives to anybody.
+        let is_full = rustix::fs::statvfs(dir)
+            .is_ok_and(|stat| stat.f_bavail.saturating_mul(stat.f_frsize) < BYTES);
+        if is_full && self.release() {
+            tracing::warn!(dir = %dir.display(), "the disk is full: room kept for removals is used");
         }
     }
 

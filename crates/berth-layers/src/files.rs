@@ -77,8 +77,12 @@ impl Files {
         let dir = root.join("layers");
         atomic::create_dir_durable(&dir, 0o700).map_err(io_at("create", &dir))?;
         let reserve = Reserve::at(&dir);
-        reserve.renew();
         Ok(Self { dir, reserve, claims: Mutex::new(BTreeMap::new()) })
+    }
+
+    /// Keeps room for removals. At the start: a copy that is only read needs none.
+    pub(crate) fn keep_room(&self) {
+        self.reserve.renew();
     }
 
     /// A new tar-split file for a layer in the making.

@@ -36,6 +36,7 @@ impl LayerStore {
         running: &dyn Fn(&ContainerId) -> bool,
     ) -> Result<RecoverReport, LayerError> {
         let inner = self.inner();
+        inner.files.keep_room();
         let mut report = RecoverReport::default();
         let rw = self.own_rw_layers()?;
         let kept: BTreeSet<&LayerId> =

@@ -85,11 +85,7 @@ impl LoopFs {
 
     /// Takes up all its space.
     pub fn fill(&self) -> Filler {
-        let path = self.path().join("filler");
-        let file = File::create_new(&path).expect("a file");
-        let mut filler = Filler { path, file, bytes: 0 };
-        filler.take_all();
-        filler
+        Filler::below(&self.path())
     }
 
     fn image(&self) -> PathBuf {
@@ -125,6 +121,15 @@ pub struct Filler {
 }
 
 impl Filler {
+    /// Takes up all the space of the file system that the directory is on, with a file in it.
+    pub fn below(dir: &Path) -> Self {
+        let path = dir.join("filler");
+        let file = File::create_new(&path).expect("a file");
+        let mut filler = Self { path, file, bytes: 0 };
+        filler.take_all();
+        filler
+    }
+
     /// Takes up what there is.
     pub fn take_all(&mut self) {
         // Deleting may give space back a moment later.

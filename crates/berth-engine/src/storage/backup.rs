@@ -16,7 +16,6 @@ use std::sync::Arc;
 use berth_api::image::ProgressMessage;
 use berth_db::Db;
 use berth_fs::copy::Mirror;
-use berth_fs::reserve::Reserve;
 use berth_fs::root::Root;
 use berth_fs::steps;
 use berth_images::ImageStore;
@@ -285,9 +284,6 @@ impl Job<'_> {
             copied.layers += 1;
             step()?;
         }
-        // Opening the records made one; a restored data root has its own.
-        let names = self.partial.join("layers");
-        Reserve::at(&names).discard().map_err(EngineError::io("empty", &names))?;
         copy.db.checkpoint()?;
         Ok(copied)
     }

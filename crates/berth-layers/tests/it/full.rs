@@ -126,7 +126,7 @@ fn on_each_fs(test: &str, name: &str) {
 }
 
 fn run_out_of_space(root: &Root, more: u64, what: &str) {
-    let open = root.open();
+    let (open, _) = root.recover();
     load(&open, &[tar_of("kept")], "kept").unwrap();
     let mut filler = root.fs().fill();
     let mut steps: Vec<&str> = Vec::new();
