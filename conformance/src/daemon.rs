@@ -52,6 +52,8 @@ pub(crate) struct BerthDaemon {
     child: Option<Child>,
     /// Holds the network namespace, so that a restarted daemon finds its containers' network.
     namespace: Option<Child>,
+    /// nsenter's flag, of another daemon whose namespace this one is in.
+    beside: Option<String>,
 }
 
 impl BerthDaemon {
@@ -81,6 +83,7 @@ impl BerthDaemon {
             foreign_root: None,
             child: None,
             namespace: None,
+            beside: None,
         })
     }
 
@@ -114,6 +117,11 @@ impl BerthDaemon {
         Ok(())
     }
 
+    /// Puts the daemon into another one's network namespace.
+    pub(crate) fn set_beside(&mut self, namespace_flag: Option<String>) {
+        self.beside = namespace_flag;
+    }
+
     /// What the next start has in its environment besides.
     pub(crate) fn set_env(&mut self, env: &[(&str, &str)]) {
         self.env = env.iter().map(|&(k, v)| (k.to_owned(), v.to_owned())).collect();
@@ -131,6 +139,9 @@ impl BerthDaemon {
 
     /// The flag of nsenter that leads into the daemon's network namespace, if it has one.
     pub(crate) fn namespace_flag(&self) -> Option<String> {
+        if self.beside.is_some() {
+            return self.beside.clone();
+        }
         let namespace = self.namespace.as_ref()?;
         Some(format!("--net=/proc/{}/ns/net", namespace.id()))
     }

@@ -56,6 +56,23 @@ digest() { near skopeo inspect --tls-verify=false --format '{{.Digest}}' "docker
 configuration() {
   near skopeo inspect --tls-verify=false --config --raw "docker://$registry/$1" | sha256sum | sed 's/\([^ ]*\).*/sha256:\1/'
 }
+# The docker CLI on the other engine.
+other() { DOCKER_HOST=$witness docker "$@"; }
+# Sends the image $registry/$c/there through the other engine, which has not seen it, and takes it again,
+# after this engine has forgotten it. Says what became of it.
+around() {
+  same() { docker inspect -f '{{.Id}} {{.RootFS.Layers}}' "$registry/$c/$1" | cmp -s - .sent; }
+  docker inspect -f '{{.Id}} {{.RootFS.Layers}}' "$registry/$c/there" >.sent &&
+  docker push -q "$registry/$c/there" >/dev/null && docker rmi "$registry/$c/there" >/dev/null &&
+  (DOCKER_HOST=$witness; export DOCKER_HOST; docker pull -q "$registry/$c/there" >/dev/null &&
+    same there && echo there: the same && docker tag "$registry/$c/there" "$registry/$c/back" &&
+    docker push -q "$registry/$c/back" >/dev/null) &&
+  docker pull -q "$registry/$c/back" >/dev/null && same back && echo back: the same &&
+  docker save -o .saved.tar "$registry/$c/back" &&
+  test "$(digests .saved.tar)" = "$(sed 's/.*\[//; s/\]//; s/sha256://g' .sent | tr ' ' '\n')" &&
+  echo each layer is what its name says
+  test "$(configuration "$c/back")" = "$(cut -d' ' -f1 .sent)" && echo the registry has the same configuration
+}
 # What a pull or a push says, how often: its lines come in any order, and some of them only if it takes long.
 said() {
   sed 's/^[0-9a-f]\{12\}: /LAYER: /; /: Waiting$/d; /: Verifying Checksum$/d; s/ size: [0-9]*$/ size: N/' |

@@ -13,7 +13,7 @@
 //! A case begins with its name and words about it: `core` cases run with every storage driver,
 //! `alone` ones while no other runs, because they look at the whole engine, and `cgroup1` ones only
 //! where control groups are of version 1, as they were where the goldens come from. `registry` cases
-//! have two registries in the engine's network. `userns` ones run only on an engine that remaps
+//! have two registries in the engine's network, `witness` ones a dockerd there. `userns` ones run only on an engine that remaps
 //! users, and `hostusers` ones never there. `$` begins a shell line whose exit code and output
 //! are compared, `.` one that prepares and must succeed; two spaces continue a line. The shell has:
 //!
@@ -22,6 +22,7 @@
 //! | `$c` | the case's name with `-` for `/`: names of containers, images and volumes begin with it, and are removed in the end |
 //! | `$assets` | a directory of archives and scripts (`archive.rs`) |
 //! | `.` | an empty directory of the case's own |
+//! | `$witness` | the value of `DOCKER_HOST` for that dockerd |
 //! | `$registry`, `$locked` | the addresses of the registries: one is open, one wants `user` and `secret` |
 
 use std::path::Path;
@@ -40,6 +41,8 @@ pub(super) struct Case {
     pub(super) cgroup1: bool,
     /// Needs a registry.
     pub(super) registry: bool,
+    /// Needs a dockerd besides, in the engine's network.
+    pub(super) witness: bool,
     /// Needs an engine that remaps users.
     pub(super) userns: bool,
     /// Needs one that does not.
@@ -130,6 +133,7 @@ fn parse_head(head: &str) -> Result<Case> {
             "alone" => case.alone = true,
             "cgroup1" => case.cgroup1 = true,
             "registry" => case.registry = true,
+            "witness" => case.witness = true,
             "userns" => case.userns = true,
             "hostusers" => case.host_users = true,
             _ => bail!("{word:?} says nothing about a case"),

@@ -55,6 +55,16 @@ impl Engine {
         Self::own(daemon)
     }
 
+    /// dockerd in the network of `other`, to exchange images with it.
+    pub(super) fn witness(other: &Self) -> Result<Self> {
+        let mut daemon = BerthDaemon::prepare("berth-conf-witness")?;
+        daemon.set_program(&["dockerd"]);
+        daemon.set_flags(&["--bridge=none", "--iptables=false", "--ip6tables=false"]);
+        daemon.set_beside(other.namespace_flag());
+        daemon.restart()?;
+        Ok(Self { socket: daemon.socket(), daemon: Some(daemon) })
+    }
+
     fn own(mut daemon: BerthDaemon) -> Result<Self> {
         daemon.set_namespace()?;
         daemon.restart()?;

@@ -70,6 +70,7 @@ fn lacks(case: &case::Case) -> Option<&'static str> {
             "needs docker-registry (Debian: docker-registry)",
         ),
         (case.registry && !on_path("skopeo"), "needs skopeo (Debian: skopeo)"),
+        (case.witness && !on_path("dockerd"), "needs dockerd (Debian: docker.io)"),
     ];
     needs.into_iter().find_map(|(is_missing, need)| is_missing.then_some(need))
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::mpsc;
+use std::sync::{OnceLock, mpsc};
 
 use anyhow::{Context as _, Result, bail};
 use tempfile::TempDir;
@@ -29,6 +29,8 @@ pub(super) struct Runner<'a> {
     jobs: usize,
     assets: TempDir,
     normaliser: Normaliser,
+    /// The value of `DOCKER_HOST` for the other engine, while there is one.
+    witness: OnceLock<String>,
 }
 
 /// Where a name begins, behind a registry's perhaps.
@@ -44,7 +46,8 @@ impl<'a> Runner<'a> {
         for name in ["busybox.tar", "tiny.tar"] {
             output(engine.docker().arg("load").arg("-qi").arg(assets.path().join(name)))?;
         }
-        Ok(Self { engine, jobs: jobs.max(1), assets, normaliser: Normaliser::new(paths, known) })
+        let normaliser = Normaliser::new(paths, known);
+        Ok(Self { engine, jobs: jobs.max(1), assets, normaliser, witness: OnceLock::new() })
     }
 
     /// How many different Dockerfiles the cases have built, or tried to.
@@ -62,6 +65,14 @@ impl<'a> Runner<'a> {
             .any(|case| case.registry)
             .then(|| Registries::start(namespace.as_deref()))
             .transpose()?;
+        let witness = cases
+            .iter()
+            .any(|case| case.witness)
+            .then(|| Engine::witness(self.engine))
+            .transpose()?;
+        if let Some(witness) = &witness {
+            self.witness.get_or_init(|| witness.host());
+        }
         for case in cases.iter().filter(|case| case.alone) {
             take(case, self.transcript(case)?)?;
         }
@@ -147,6 +158,7 @@ impl<'a> Runner<'a> {
             .env("TERM", "dumb")
             .env("c", case.prefix())
             .env("netns", self.engine.namespace_flag().unwrap_or_default())
+            .env("witness", self.witness.get().map_or("", String::as_str))
             .env("registry", OPEN)
             .env("locked", LOCKED)
             .env("assets", self.assets.path());
