@@ -34,9 +34,9 @@ const USAGE: &str = "\
 usage: conformance kill [--points N] [--seed S] [--op OP]
 
   --points N  so many kills of each operation between request and answer, and N/6 (at least 1, and 5
-              from 30 on) in each of its named steps; without it 32 kills in all
+              from 30 on) in each of its named steps; without it 36 kills in all
   --seed S    repeats the random moments of an earlier run (default 1)
-  --op OP     only load, create, start, rm, commit, rmi, pull, build or cases";
+  --op OP     only load, create, start, rm, commit, rmi, pull, build, push or cases";
 
 /// The named steps of each operation.
 const STEPS: [&str; 4] = ["staged", "renamed", "before-record", "after-record"];
@@ -129,6 +129,10 @@ impl Options {
     /// What to aim at, operation by operation.
     fn plan(&self) -> Vec<(Op, Vec<Target>)> {
         let plan_of = |(index, op): (usize, Op)| {
+            if !op.has_steps() {
+                let count = self.points.unwrap_or(4);
+                return (op, vec![Target { step: None, count }]);
+            }
             let (in_flight, steps): (u32, Vec<(&'static str, u32)>) = match self.points {
                 None => {
                     // Two steps of each operation, so that each step has its turn with several.

@@ -26,10 +26,11 @@ pub(super) enum Op {
     Rmi,
     Pull,
     Build,
+    Push,
 }
 
 impl Op {
-    pub(super) const ALL: [Self; 8] = [
+    pub(super) const ALL: [Self; 9] = [
         Self::Load,
         Self::Create,
         Self::Start,
@@ -38,12 +39,18 @@ impl Op {
         Self::Rmi,
         Self::Pull,
         Self::Build,
+        Self::Push,
     ];
 
     /// What this machine lacks for it.
     pub(super) fn lacks(self) -> Option<&'static str> {
-        let is_missing = self == Self::Pull && !on_path("docker-registry");
+        let is_missing = matches!(self, Self::Pull | Self::Push) && !on_path("docker-registry");
         is_missing.then_some("docker-registry")
+    }
+
+    /// Whether it records layers, and so passes the named steps.
+    pub(super) fn has_steps(self) -> bool {
+        self != Self::Push
     }
 
     pub(super) fn name(self) -> &'static str {
@@ -56,6 +63,7 @@ impl Op {
             Self::Rmi => "rmi",
             Self::Pull => "pull",
             Self::Build => "build",
+            Self::Push => "push",
         }
     }
 }
@@ -78,6 +86,7 @@ enum Subject {
     Rmi { image: Image },
     Pull { image: Image, again: Request },
     Build(Built),
+    Push { image: Image, again: Request },
 }
 
 /// What is done in the containers of trials.
@@ -96,6 +105,7 @@ impl Trial {
             Op::Rmi => rmi(lab, &name, number),
             Op::Pull => pull(lab, &name),
             Op::Build => build::prepare(lab, &name),
+            Op::Push => push(lab, &name),
         }
     }
 
@@ -116,6 +126,7 @@ impl Trial {
             Subject::Rmi { image } => settle_rmi(lab, image, acknowledged),
             Subject::Pull { image, again } => settle_pull(lab, image, again, acknowledged),
             Subject::Build(built) => built.settle(lab, acknowledged),
+            Subject::Push { image, again } => settle_push(lab, image, again, acknowledged),
         }
     }
 }
@@ -372,6 +383,32 @@ fn settle_pull(lab: &Lab, image: &Image, again: &Request, acknowledged: bool) ->
     let downloads = lab.daemon.data_root().join("downloads");
     let left = std::fs::read_dir(&downloads)?.count();
     ensure!(left == 0, "{left} files in {}", downloads.display());
+    remove_pulled(lab, image)
+}
+
+fn push(lab: &mut Lab, name: &str) -> Result<Trial> {
+    let repository = format!("{}/{name}", lab.registry()?);
+    let image = lab.image.sibling(&format!("{repository}:1"), 4, 512 << 10, &mut lab.random)?;
+    lab::load(&lab.api, std::slice::from_ref(&image))?;
+    let path = format!("/images/{repository}/push?tag=1");
+    let (request, again) = (Request::post(&*path, Value::Null), Request::post(&*path, Value::Null));
+    let image = image.without_bytes();
+    Ok(Trial { request, subject: Subject::Push { image, again } })
+}
+
+/// What was pushed can be pulled. What may not have been is pushed again, over what is there of it.
+fn settle_push(lab: &Lab, image: &Image, again: &Request, acknowledged: bool) -> Result<()> {
+    lab::check_image(&lab.api, image)?;
+    if !acknowledged {
+        lab.api.expect(again).context("pushed again")?;
+    }
+    remove_pulled(lab, image)?;
+    let (repository, tag) = image.names[0].rsplit_once(':').context("a name with a tag")?;
+    let path = format!("/images/create?fromImage={repository}&tag={tag}");
+    lab.api.post(&path, Value::Null).context("pulled")?;
+    lab::check_image(&lab.api, image)?;
+    let checked = lab.api.post("/berth/storage/check?deep=1", Value::Null)?.text();
+    ensure!(checked.contains("\"Findings\":0"), "a check says {checked}");
     remove_pulled(lab, image)
 }
 
