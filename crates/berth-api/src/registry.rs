@@ -14,6 +14,21 @@ pub struct LoginAnswer {
     pub status: String,
 }
 
+/// A repository in the answer to `GET /images/search`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct SearchResult {
+    /// How many like it.
+    pub star_count: i64,
+    /// Whether Docker keeps it.
+    pub is_official: bool,
+    /// What it is pulled by.
+    pub name: String,
+    /// Whether the registry builds it.
+    pub is_automated: bool,
+    /// What its owner says of it.
+    pub description: String,
+}
+
 /// The answer to `GET /distribution/{name}/json`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "PascalCase")]

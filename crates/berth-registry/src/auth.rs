@@ -78,7 +78,7 @@ impl Credentials {
         read
     }
 
-    fn has_password(&self) -> bool {
+    pub(crate) fn has_password(&self) -> bool {
         !self.username.is_empty() && !self.password.is_empty()
     }
 }

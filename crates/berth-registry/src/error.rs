@@ -77,6 +77,18 @@ pub enum RegistryError {
     Source { reason: String },
     #[error("no upload location in the answer")]
     NoLocation,
+    #[error("invalid repository name (ex: \"registry.domain.tld/myrepos\")")]
+    SearchName,
+    #[error("Limit {limit} is outside the range of [1, 100]")]
+    SearchLimit { limit: i64 },
+    #[error("Unexpected status code {status}")]
+    SearchStatus { status: u16 },
+    #[error("Unexpected status code 404: {host} does not answer searches")]
+    NoSearch { host: String },
+    #[error(
+        "invalid registry endpoint \"http://{domain}/v1/\". HTTPS attempt: {https}. HTTP attempt: {http}"
+    )]
+    SearchEndpoint { domain: String, https: Box<Self>, http: Box<Self> },
 }
 
 /// One error of a registry's answer.
@@ -174,12 +186,17 @@ impl Classify for RegistryError {
             Self::AuthHeader { .. }
             | Self::Server { .. }
             | Self::Address { .. }
+            | Self::SearchName
+            | Self::SearchLimit { .. }
             | Self::SchemaOne { .. } => ErrorKind::InvalidParameter,
             Self::NoPlatform { .. } => ErrorKind::NotFound,
             Self::Status { .. }
             | Self::Unreadable { .. }
             | Self::Transport { .. }
             | Self::Login { .. }
+            | Self::SearchStatus { .. }
+            | Self::NoSearch { .. }
+            | Self::SearchEndpoint { .. }
             | Self::NoCredentials
             | Self::NoToken
             | Self::Certificate { .. }

@@ -27,6 +27,7 @@ mod error;
 pub mod fetch;
 mod login;
 pub mod manifest;
+pub mod search;
 pub mod session;
 mod tls;
 mod transport;

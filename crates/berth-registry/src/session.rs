@@ -195,7 +195,7 @@ fn verb(method: &Method) -> String {
     letters.next().map_or_else(String::new, |first| first.to_uppercase().chain(letters).collect())
 }
 
-async fn client(
+pub(crate) async fn client(
     endpoint: &Endpoint,
     certs_dir: &Path,
     limits: &Limits,

@@ -1,12 +1,15 @@
 //! `docker login`, and looking at a registry without pulling.
 
-use berth_api::registry::{DescriptorAnswer, DistributionInspect, LoginAnswer};
+use berth_api::filters::Filters;
+use berth_api::registry::{DescriptorAnswer, DistributionInspect, LoginAnswer, SearchResult};
 use berth_images::ImageError;
 use berth_registry::manifest::MAX_MANIFEST;
+use berth_registry::search;
 use berth_registry::{Credentials, Fetched, Manifest, Platform, Purpose, RegistryError, Session};
 use berth_types::Digest;
 use berth_types::reference::Reference;
 
+use super::RegistryConfig;
 use super::error::RegistryUseError;
 use crate::engine::Engine;
 use crate::error::EngineError;
@@ -19,6 +22,44 @@ impl Engine {
         let answer = logged_in.map_err(RegistryUseError::Asked)?;
         let status = "Login Succeeded".to_owned();
         Ok(LoginAnswer { identity_token: answer.identity, status })
+    }
+
+    /// Repositories of a registry, named in `term` or Docker's, that are about what the rest of
+    /// `term` says.
+    pub async fn search_images(
+        &self,
+        term: &str,
+        limit: i64,
+        filters: Filters,
+        credentials: &Credentials,
+    ) -> Result<Vec<SearchResult>, EngineError> {
+        let filters = filters.accept(&["is-automated", "is-official", "stars"])?;
+        let wanted = |key: &str| -> Result<Option<bool>, EngineError> {
+            Ok(if filters.contains(key) { Some(filters.boolean(key, false)?) } else { None })
+        };
+        let (automated, official) = (wanted("is-automated")?, wanted("is-official")?);
+        let mut stars = 0;
+        for text in filters.get("stars") {
+            let bad = |_not_a_number| RegistryUseError::Stars { text: text.to_owned() };
+            let least = text.parse().map_err(bad)?;
+            stars = std::cmp::max(stars, least);
+        }
+        let RegistryConfig { options, limits, .. } = self.reloadable().registry;
+        let found = search::search(&options, credentials, &limits, term, limit).await;
+        let found = found.map_err(RegistryUseError::Asked)?;
+        let is_wanted = |one: &search::Found| {
+            one.star_count >= stars
+                && automated.is_none_or(|wanted| one.is_automated == wanted)
+                && official.is_none_or(|wanted| one.is_official == wanted)
+        };
+        let told = |one: search::Found| SearchResult {
+            star_count: one.star_count,
+            is_official: one.is_official,
+            name: one.name.unwrap_or_default(),
+            is_automated: one.is_automated,
+            description: one.description.unwrap_or_default(),
+        };
+        Ok(found.into_iter().filter(is_wanted).map(told).collect())
     }
 
     /// What a registry has under a name.

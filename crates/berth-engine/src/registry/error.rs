@@ -30,6 +30,8 @@ pub enum RegistryUseError {
     NothingToPush { name: String },
     #[error("tag does not exist: {name}")]
     NoTag { name: String },
+    #[error("invalid filter 'stars={text}'")]
+    Stars { text: String },
     #[error("cannot push a digest reference")]
     PushDigest,
     #[error("{0}")]
@@ -95,7 +97,7 @@ impl Classify for RegistryUseError {
             }
             Self::Reserved { .. } => ErrorKind::Forbidden,
             Self::NothingToPush { .. } | Self::NoTag { .. } => ErrorKind::NotFound,
-            Self::PushDigest => ErrorKind::InvalidParameter,
+            Self::Stars { .. } | Self::PushDigest => ErrorKind::InvalidParameter,
             Self::Asked(cause) => cause.kind(),
             Self::Registry(RegistryError::SchemaOne { .. } | RegistryError::AuthHeader { .. }) => {
                 ErrorKind::InvalidParameter

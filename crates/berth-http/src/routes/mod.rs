@@ -43,7 +43,6 @@ fn not_built() -> Vec<Route<Engine>> {
         (Method::GET,    "/containers/{name}/checkpoints",         "checkpoints are"),
         (Method::POST,   "/containers/{name}/checkpoints",         "checkpoints are"),
         (Method::DELETE, "/containers/{name}/checkpoints/{point}", "checkpoints are"),
-        (Method::GET,    "/images/search",                         "searching registries is"),
         (Method::PUT,    "/volumes/{name}",                        "cluster volumes are"),
         (Method::GET,    "/plugins/privileges",                    "plugins are"),
         (Method::POST,   "/plugins/pull",                          "plugins are"),

@@ -2,7 +2,8 @@
 
 use axum::extract::State;
 use axum::response::Response;
-use berth_api::registry::{DistributionInspect, LoginAnswer};
+use berth_api::filters::Filters;
+use berth_api::registry::{DistributionInspect, LoginAnswer, SearchResult};
 use berth_engine::Engine;
 use berth_engine::registry::{Credentials, PullRequest, PushRequest, Started};
 
@@ -19,6 +20,7 @@ pub(super) fn routes() -> Vec<Route<Engine>> {
     vec![
         Route::post("/auth", log_in),
         Route::get("/distribution/{name}/json", inspect),
+        Route::get("/images/search", search),
         Route::post("/images/{name}/push", push),
     ]
 }
@@ -29,6 +31,18 @@ async fn log_in(
     JsonBody(credentials): JsonBody<Credentials>,
 ) -> Result<Json<LoginAnswer>, ApiError> {
     Ok(Json(engine.log_in(credentials.completed()).await?))
+}
+
+/// `GET /images/search`.
+async fn search(
+    State(engine): State<Engine>,
+    params: Params,
+    RegistryAuth(credentials): RegistryAuth,
+) -> Result<Json<Vec<SearchResult>>, ApiError> {
+    let filters = Filters::parse(params.text("filters"))?;
+    let limit = params.integer("limit")?.unwrap_or(0);
+    let found = engine.search_images(params.text("term"), limit, filters, &credentials).await?;
+    Ok(Json(found))
 }
 
 /// `GET /distribution/{name}/json`.
