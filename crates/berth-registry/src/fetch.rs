@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::Write as _;
 use std::time::SystemTime;
 
-use reqwest::header::{CONTENT_DISPOSITION, LAST_MODIFIED};
+use reqwest::header::{CONTENT_DISPOSITION, CONTENT_TYPE, LAST_MODIFIED};
 use reqwest::{Client, Response, StatusCode, Url};
 use tokio::sync::mpsc;
 
@@ -24,6 +24,8 @@ pub struct Remote {
     pub name: Option<String>,
     /// When it was changed, if the server says so.
     pub modified: Option<SystemTime>,
+    /// What the server says that it is.
+    pub content_type: Option<String>,
 }
 
 /// Fetches what `url` has into a file, and tells how many bytes there are, and of how many (0 when
@@ -63,6 +65,7 @@ pub async fn fetch(
     let remote = Remote {
         name: name_in_path(url.path()).or_else(|| name_in_header(header(&CONTENT_DISPOSITION)?)),
         modified: modified.map(|time| time.timestamp().into()),
+        content_type: header(&CONTENT_TYPE).map(str::to_owned),
     };
     receive(&url, response, file, report).await?;
     Ok(remote)

@@ -22,8 +22,13 @@ const IGNORE: &str = ".dockerignore";
 /// rest of the directory for temporary files.
 #[derive(Debug)]
 pub(crate) struct Context {
+    /// What goes with it.
     dir: PathBuf,
+    /// Where the files are: `dir`, or below.
+    files: PathBuf,
     root: Root,
+    /// Whether the client gave any.
+    is_given: bool,
 }
 
 impl Context {
@@ -35,7 +40,27 @@ impl Context {
         let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
         std::fs::set_permissions(&dir, mode).map_err(EngineError::io("chmod", &dir))?;
         let root = Root::open(&dir).map_err(EngineError::io("open", &dir))?;
-        Ok(Self { dir, root })
+        Ok(Self { files: dir.clone(), dir, root, is_given: true })
+    }
+
+    /// None: the client gave a Dockerfile alone.
+    pub(crate) fn none(tmp: &Path) -> Result<Self, EngineError> {
+        let mut none = Self::new(tmp)?;
+        none.is_given = false;
+        Ok(none)
+    }
+
+    /// One directory of it, which links do not lead out of.
+    pub(crate) fn narrowed(mut self, dir: &Path) -> std::io::Result<Self> {
+        let place = self.root.resolve(dir, Follow::Yes)?;
+        self.root = self.root.open_dir(&place)?;
+        self.files.push(place);
+        Ok(self)
+    }
+
+    /// Whether there is one.
+    pub(crate) fn is_given(&self) -> bool {
+        self.is_given
     }
 
     /// Unpacks an archive, compressed or not.
@@ -64,7 +89,7 @@ impl Context {
 
     /// Where the files are.
     pub(crate) fn path(&self) -> &Path {
-        &self.dir
+        &self.files
     }
 
     /// The files' root.

@@ -29,12 +29,24 @@ pub enum BuildError {
     Context(#[source] Box<dyn std::error::Error + Send + Sync>),
     #[error("missing build context")]
     NoContext,
+    #[error("{0}")]
+    Fetch(berth_registry::RegistryError),
+    #[error("remoteURL ({url}) could not be recognized as URL")]
+    RemoteUrl { url: String },
+    #[error("unsupported Content-Type {kind:?}")]
+    ContentType { kind: String },
+    #[error("invalid refspec: {reference}")]
+    GitReference { reference: String },
+    #[error("error setting git context, {dir} is not a directory of the repository")]
+    GitDirectory { dir: String, source: io::Error },
+    #[error("cannot run git, which a build from a repository needs")]
+    NoGit(#[source] io::Error),
+    #[error("git {step} failed: {said}")]
+    Git { step: String, said: String },
     #[error(transparent)]
     Syntax(#[from] berth_build::BuildError),
     #[error(transparent)]
     Instruction(#[from] berth_build::SyntaxError),
-    #[error("{0} is not supported by this version of berth")]
-    NotBuilt(&'static str),
     #[error(
         "the --{option} option requires BuildKit. Refer to \
          https://docs.docker.com/go/buildkit/ to learn how to build images with BuildKit enabled"
@@ -115,8 +127,9 @@ pub enum SourceError {
 impl Classify for BuildError {
     fn kind(&self) -> ErrorKind {
         match self {
-            Self::ReadDockerfile { .. } | Self::Copy(_) => ErrorKind::Internal,
-            Self::NotBuilt(_) | Self::NeedsBuildKit { .. } => ErrorKind::NotImplemented,
+            Self::ReadDockerfile { .. } | Self::Copy(_) | Self::NoGit(_) => ErrorKind::Internal,
+            Self::Fetch(error) => error.kind(),
+            Self::NeedsBuildKit { .. } => ErrorKind::NotImplemented,
             Self::DigestTag
             | Self::Squash
             | Self::Isolation { .. }
@@ -124,6 +137,11 @@ impl Classify for BuildError {
             | Self::EmptyDockerfile { .. }
             | Self::BadDockerfile { .. }
             | Self::Context(_)
+            | Self::RemoteUrl { .. }
+            | Self::ContentType { .. }
+            | Self::GitReference { .. }
+            | Self::GitDirectory { .. }
+            | Self::Git { .. }
             | Self::NoContext
             | Self::Syntax(_)
             | Self::Instruction(_)

@@ -3,6 +3,7 @@
 //! | module | what |
 //! |---|---|
 //! | [`context`] | the client's files, unpacked to a place of their own |
+//! | [`remote`] | a context that is elsewhere |
 //! | [`base`] | images to begin with: here, or pulled |
 //! | [`stages`] | from a Dockerfile to images: `FROM`, and the order of everything |
 //! | [`board`] | which stage waits for which; [`spool`]: what a stage says before its turn |
@@ -30,6 +31,7 @@ mod error;
 mod mounts;
 mod output;
 mod record;
+mod remote;
 mod run;
 mod spool;
 mod squash;
@@ -53,6 +55,7 @@ use berth_types::reference::Reference;
 use tokio::sync::watch;
 
 pub use error::{BuildError, SourceError};
+use remote::Fetched;
 
 use crate::blocking::blocking;
 use crate::engine::Engine;
@@ -150,21 +153,29 @@ impl Engine {
         if request.squash && !self.config().experimental {
             return Err(BuildError::Squash.into());
         }
-        if !request.remote.is_empty() {
-            return Err(BuildError::NotBuilt("building from a URL").into());
-        }
         if !request.platform.is_empty() {
             Platform::parse(&request.platform)?;
         }
         let tmp = self.tmp();
         let (name, target) = (request.dockerfile.clone(), request.target.clone());
         let labels = request.labels.clone();
+        let fetched = match &*request.remote {
+            "" => None,
+            remote => Some(self.fetch_context(remote).await?),
+        };
         let (context, file) = blocking(move || {
             let mut archive = archive;
-            let context = Context::new(&tmp)?;
-            context.unpack(&mut archive)?;
-            let mut file =
-                Dockerfile::parse(&context.dockerfile(&name)?).map_err(BuildError::from)?;
+            let (context, text) = match fetched {
+                Some(Fetched::Dockerfile(text)) => (Context::none(&tmp)?, Some(text)),
+                Some(Fetched::Context(context)) => (context, None),
+                None => {
+                    let context = Context::new(&tmp)?;
+                    context.unpack(&mut archive)?;
+                    (context, None)
+                }
+            };
+            let text = text.map_or_else(|| context.dockerfile(&name), Ok)?;
+            let mut file = Dockerfile::parse(&text).map_err(BuildError::from)?;
             if !target.is_empty() {
                 file.cut_after(&target).map_err(BuildError::from)?;
             }

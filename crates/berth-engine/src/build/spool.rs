@@ -108,12 +108,17 @@ impl State {
     }
 }
 
+/// A file below `tmp` that is gone when nobody has it open.
+pub(super) fn unnamed_file(tmp: &Path) -> io::Result<File> {
+    let path = tmp.join(format!("build-{}", HexId::random()));
+    let file = File::options().read(true).write(true).create_new(true).open(&path)?;
+    std::fs::remove_file(&path)?;
+    Ok(file)
+}
+
 impl Spilled {
     fn new(tmp: &Path) -> io::Result<Self> {
-        let path = tmp.join(format!("said-{}", HexId::random()));
-        let file = File::options().read(true).write(true).create_new(true).open(&path)?;
-        std::fs::remove_file(&path)?;
-        Ok(Self { file, read: 0, written: 0 })
+        Ok(Self { file: unnamed_file(tmp)?, read: 0, written: 0 })
     }
 
     fn push(&mut self, line: &[u8]) -> io::Result<()> {

@@ -5,6 +5,8 @@
 #[cfg(test)]
 mod backup;
 #[cfg(test)]
+mod build;
+#[cfg(test)]
 mod data_root;
 #[cfg(test)]
 mod kit;

@@ -11,22 +11,30 @@ use crate::kit::limits;
 #[tokio::test]
 async fn a_file_comes_whole_or_with_a_reason() {
     let server = Server::start(|request| match &*request.path {
-        "/dir/file.txt" => {
-            Reply::new(200, "content").with("Last-Modified", "Sun, 06 Nov 1994 08:49:37 GMT")
-        }
+        "/dir/file.txt" => Reply::new(200, "content")
+            .with("Content-Type", "text/plain; charset=utf-8")
+            .with("Last-Modified", "Sun, 06 Nov 1994 08:49:37 GMT"),
         "/" => Reply::new(200, "named").with("Content-Disposition", "attachment; filename=\"n\""),
         "/moved" => Reply::new(302, "").with("Location", "/dir/file.txt"),
         "/cut" => Reply { cut: Some(3), ..Reply::new(200, "content") },
         _ => Reply::new(404, "not here\n"),
     });
     let modified = Some(UNIX_EPOCH + Duration::from_secs(784_111_777));
-    let named = |name: &str, modified| Remote { name: Some(name.to_owned()), modified };
+    let named = |name: &str, modified, content_type: Option<&str>| Remote {
+        name: Some(name.to_owned()),
+        modified,
+        content_type: content_type.map(str::to_owned),
+    };
     let at = |path: &str| format!("http://{}{path}", server.host());
     let missing = format!("failed to GET {} with status 404 Not Found: not here", at("/no"));
     let table = [
-        ("/dir/file.txt", "content", Ok(named("file.txt", modified))),
-        ("/", "named", Ok(named("n", None))),
-        ("/moved", "content", Ok(named("moved", modified))),
+        (
+            "/dir/file.txt",
+            "content",
+            Ok(named("file.txt", modified, Some("text/plain; charset=utf-8"))),
+        ),
+        ("/", "named", Ok(named("n", None, None))),
+        ("/moved", "content", Ok(named("moved", modified, Some("text/plain; charset=utf-8")))),
         ("/cut", "con", Err("unexpected EOF".to_owned())),
         ("/no", "", Err(missing)),
     ];

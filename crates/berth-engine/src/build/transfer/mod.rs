@@ -113,6 +113,12 @@ impl Builder {
                 if all.is_empty() { Err(SourceError::None) } else { Ok(all) }
             };
             match &sources {
+                Sources::Context(context)
+                    if !context.is_given()
+                        && patterns.iter().zip(&fetched).any(|(_, fetched)| fetched.is_none()) =>
+                {
+                    Err(failed(SourceError::NoContext).into())
+                }
                 Sources::Context(context) => {
                     Ok(all(context.root(), Origin::Context).map_err(failed)?)
                 }
