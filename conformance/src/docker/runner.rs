@@ -65,13 +65,20 @@ impl<'a> Runner<'a> {
             .any(|case| case.registry)
             .then(|| Registries::start(namespace.as_deref()))
             .transpose()?;
-        let witness = cases
-            .iter()
-            .any(|case| case.witness)
-            .then(|| Engine::witness(self.engine))
-            .transpose()?;
+        let wanted = cases.iter().any(|case| case.witness);
+        let witness = wanted.then(|| Engine::witness(self.engine)).transpose();
+        let witness = witness.unwrap_or_else(|error| {
+            crate::ui::detail(&format!("no dockerd as a witness: {error:#}"));
+            None
+        });
         if let Some(witness) = &witness {
             self.witness.get_or_init(|| witness.host());
+        }
+        let has_witness = witness.is_some();
+        let (cases, without): (Vec<&Case>, Vec<_>) =
+            cases.iter().copied().partition(|case| has_witness || !case.witness);
+        for case in without {
+            crate::ui::line(&format!("skipped {}: a dockerd that starts", case.name));
         }
         for case in cases.iter().filter(|case| case.alone) {
             take(case, self.transcript(case)?)?;
