@@ -4,10 +4,12 @@
 //! a network namespace of its own; `--socket NAME=PATH` adds engines that run already. Every
 //! engine does the same work with the same image: first one, then the other, then the first again,
 //! so that what disturbs the machine disturbs all. Shown are medians, and the first engine's ratio to
-//! each other one. Nothing is asserted. `--storage` measures storage drivers instead.
+//! each other one. Nothing is asserted. `--storage` measures storage drivers instead, `--images` pulls,
+//! pushes and builds.
 
 mod engine;
 mod figures;
+mod images;
 mod memory;
 mod storage;
 mod work;
@@ -44,6 +46,8 @@ struct Options {
     without_dockerd: bool,
     /// Storage drivers to measure instead of everything else.
     storage: Vec<storage::Spec>,
+    /// Pulls, pushes and builds instead.
+    images: bool,
 }
 
 /// Starts the engines, has them work, prints the table.
@@ -63,6 +67,9 @@ pub(crate) fn run(args: &[String]) -> Result<()> {
     };
     if !options.storage.is_empty() {
         return storage::run(&built, &options, &interrupt);
+    }
+    if options.images {
+        return images::run(&built, &options, &interrupt);
     }
     ui::step("starting the engines");
     let mut engines = start_engines(&built, &options)?;
@@ -102,6 +109,7 @@ fn parse(args: &[String]) -> Result<Options> {
         built: None,
         without_dockerd: false,
         storage: Vec::new(),
+        images: false,
     };
     let mut args = args.iter();
     while let Some(arg) = args.next() {
@@ -114,6 +122,7 @@ fn parse(args: &[String]) -> Result<Options> {
                 let value = args.next().context("--storage needs DRIVER[/FS]")?;
                 options.storage.push(storage::Spec::parse(value));
             }
+            "--images" => options.images = true,
             "--without-dockerd" => options.without_dockerd = true,
             "--runs" => {
                 let value = args.next().context("--runs needs a number")?;
@@ -128,8 +137,8 @@ fn parse(args: &[String]) -> Result<Options> {
                 options.sockets.push((name.to_owned(), path.into()));
             }
             other => bail!(
-                "bench takes --socket NAME=PATH, --runs N, --quick, --without-dockerd, --built DIR and \
-                 --storage DRIVER[/FS], not {other:?}"
+                "bench takes --socket NAME=PATH, --runs N, --quick, --without-dockerd, --built DIR, \
+                 --images and --storage DRIVER[/FS], not {other:?}"
             ),
         }
     }

@@ -35,10 +35,11 @@ Usage: cargo xtask COMMAND
   test [--only TIER]    every test this machine can run; TIER is unit, host, root, fault, conformance, fuzz or vm
   check                 formatting, lints, layer directions, file sizes
   bench [--socket NAME=PATH ...] [--runs N] [--quick] [--without-dockerd] [--built DIR]
-        [--storage DRIVER[/FS] ...]
+        [--images | --storage DRIVER[/FS] ...]
                         berth beside dockerd (where it is installed) and other engines, turn about, through
                         their API sockets; --built takes berth from DIR instead of building it;
-                        --storage measures a storage driver instead, on a new file system of the kind FS
+                        --storage measures a storage driver instead, on a new file system of the kind FS;
+                        --images pulls, pushes and builds
   soak [--minutes N]    long runs: kills at random points, fuzzing, power cuts
   dist                  release binaries in target/dist
   vm run [OPTIONS] -- COMMAND...
