@@ -13,8 +13,8 @@
 //! A case begins with its name and words about it: `core` cases run with every storage driver,
 //! `alone` ones while no other runs, because they look at the whole engine, and `cgroup1` ones only
 //! where control groups are of version 1, as they were where the goldens come from. `registry` cases
-//! have two registries in the engine's network, `witness` ones a dockerd there. `userns` ones run only on an engine that remaps
-//! users, and `hostusers` ones never there. `$` begins a shell line whose exit code and output
+//! have two registries in the engine's network, `witness` ones a dockerd there. `userns` ones run
+//! only on an engine that remaps users, and `hostusers` ones never there. `$` begins a shell line whose exit code and output
 //! are compared, `.` one that prepares and must succeed; two spaces continue a line. The shell has:
 //!
 //! | name | what |

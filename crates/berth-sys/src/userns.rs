@@ -10,6 +10,8 @@ use std::path::{Path, PathBuf};
 
 use rustix::pipe::PipeFlags;
 
+use crate::fork::CloneArgs;
+
 /// A range of ids: the first inside, the first outside, how many.
 pub type Range = (u32, u32, u32);
 
@@ -123,20 +125,6 @@ struct Ends {
     tell: RawFd,
     /// The user namespace to join, or -1.
     join: RawFd,
-}
-
-/// `struct clone_args` of the kernel, its first version.
-#[repr(C)]
-#[derive(Default)]
-struct CloneArgs {
-    flags: u64,
-    pidfd: u64,
-    child_tid: u64,
-    parent_tid: u64,
-    exit_signal: u64,
-    stack: u64,
-    stack_size: u64,
-    tls: u64,
 }
 
 fn spawn(flags: i32, ends: Ends) -> io::Result<i32> {
