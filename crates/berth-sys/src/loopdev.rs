@@ -91,6 +91,17 @@ impl LoopDevice {
         Ok(None)
     }
 
+    /// Whether its content is that of the file of this name. The file may have been deleted, and
+    /// another one may have its name.
+    pub fn is_of(&self, path: &Path) -> io::Result<bool> {
+        let named = match path.metadata() {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+            other => other?,
+        };
+        let status = self.status()?;
+        Ok(status.is_some_and(|status| (status.device, status.inode) == (named.dev(), named.ino())))
+    }
+
     /// Its path, for example `/dev/loop0`.
     pub fn path(&self) -> &Path {
         &self.path

@@ -1,6 +1,7 @@
 //! The base device: an empty file system that layers without a parent begin as.
 
 use berth_sys::dm;
+use rustix::io::Errno;
 
 use super::error::DevicemapperError;
 use super::filesystem::{self, Found};
@@ -18,6 +19,7 @@ impl Set {
         let base = match self.device(&Role::Base)? {
             Some(base) if base.initialized && !base.deleted => self.verify(base)?,
             Some(left) => {
+                self.check_unfinished_pool(left.transaction_id)?;
                 self.mapper.remove(&self.name(&Role::Base, &left))?;
                 self.delete(&Role::Base, &left)?;
                 self.make_base()?
@@ -48,6 +50,30 @@ impl Set {
         Ok(())
     }
 
+    /// Refuses to delete anything from a pool that is not the one that the records speak of; `open` is
+    /// the change that is about to be undone.
+    pub(super) fn check_pool_before_undoing(&self, open: u64) -> Result<(), StorageError> {
+        match self.device(&Role::Base)? {
+            Some(base) if base.initialized => self.identify(&base).map(drop),
+            _ => self.check_unfinished_pool(open),
+        }
+    }
+
+    /// A pool whose base device is not finished has counted what the records have, and is written
+    /// to after its first change alone.
+    fn check_unfinished_pool(&self, open: u64) -> Result<(), StorageError> {
+        let status = self.pool.status(&self.mapper)?;
+        let name = self.pool.name.clone();
+        if status.transaction == 0 && status.used != 0 {
+            return Err(DevicemapperError::UsedPool { name }.into());
+        }
+        let begun = self.records.transaction()?.map_or(0, |begun| begun.open_transaction_id);
+        if status.transaction > open.max(begun) && self.pool.parts.is_none() {
+            return Err(DevicemapperError::OldPool { name }.into());
+        }
+        Ok(())
+    }
+
     fn make_base(&self) -> Result<Device, StorageError> {
         let size = self.options.base_size.unwrap_or(BASE_SIZE) / 512 * 512;
         let mut base = self.make(&Role::Base, Origin::Nothing, size)?;
@@ -71,10 +97,18 @@ impl Set {
         self.records.set_set(&DeviceSet { next_device_id, uuid, fs })
     }
 
-    fn verify(&self, mut base: Device) -> Result<Device, StorageError> {
+    /// Makes sure that the pool has the base device that is recorded; gives what is on it, and leaves
+    /// it active.
+    fn identify(&self, base: &Device) -> Result<Option<Found>, StorageError> {
         let stored = self.records.set()?;
-        let path = dm::path(&self.name(&Role::Base, &base));
-        self.activate(&Role::Base, &base)?;
+        let path = dm::path(&self.name(&Role::Base, base));
+        match self.activate(&Role::Base, base) {
+            Err(StorageError::Io { source, .. }) if is_unknown_device(&source) => {
+                let (name, dir) = (self.pool.name.clone(), self.records.dir().to_owned());
+                return Err(DevicemapperError::NoBase { name, dir }.into());
+            }
+            other => other.map(drop)?,
+        }
         let found = match filesystem::probe(&path) {
             Ok(found) => Some(found),
             Err(StorageError::Devicemapper(DevicemapperError::UnknownFs { .. })) => None,
@@ -85,6 +119,12 @@ impl Set {
             let stored = stored.uuid;
             return Err(DevicemapperError::BaseUuid { found: uuid, stored }.into());
         }
+        Ok(found)
+    }
+
+    fn verify(&self, mut base: Device) -> Result<Device, StorageError> {
+        let found = self.identify(&base)?;
+        let stored = self.records.set()?;
         if stored.uuid.is_empty()
             && let Some(found) = &found
         {
@@ -125,4 +165,9 @@ impl Set {
         }
         self.look_in(&dm::path(&name), filesystem::grow)
     }
+}
+
+/// What the kernel says to a table that names a device that its pool does not have.
+fn is_unknown_device(error: &std::io::Error) -> bool {
+    error.raw_os_error() == Some(Errno::NODATA.raw_os_error())
 }

@@ -19,6 +19,16 @@ pub enum DevicemapperError {
          thin_check and lvconvert --repair"
     )]
     PoolMode { name: String, mode: &'static str },
+    #[error(
+        "devmapper: thin pool {name} has no free metadata blocks: remove containers or images, or \
+         make its metadata larger"
+    )]
+    MetadataFull { name: String },
+    #[error(
+        "devmapper: thin pool {name} has failed: what it lies on cannot be read or written (see \
+         the kernel's log); stop the daemon, bring that back, and start again"
+    )]
+    PoolFailed { name: String },
     #[error("devmapper: thin pool {name} is on other devices than {}", .file.display())]
     PoolDevices { name: String, file: PathBuf },
     #[error(
@@ -48,6 +58,12 @@ pub enum DevicemapperError {
          thin pool than last invocation"
     )]
     BaseUuid { found: String, stored: String },
+    #[error(
+        "devmapper: thin pool {name} does not have the base device that is recorded in {}: it is \
+         another pool",
+        .dir.display()
+    )]
+    NoBase { name: String, dir: PathBuf },
     #[error("devmapper: Base device size cannot be smaller than {}", human(*.size))]
     BaseShrinks { size: u64 },
     #[error("devmapper: Container size cannot be smaller than {}", human(*.size))]
@@ -56,6 +72,14 @@ pub enum DevicemapperError {
     UnknownFs { device: PathBuf },
     #[error("{what} loopback file {} not found", .path.display())]
     LoopFile { what: &'static str, path: PathBuf },
+    #[error(
+        "{what} loopback file {} not found: {} still has its content, as long as the machine \
+         runs; copy it back (cp --sparse=always {1} {0}), let go of the pool (dmsetup remove \
+         {pool}), and start again",
+        .path.display(),
+        .held.display()
+    )]
+    LoopFileGone { what: &'static str, path: PathBuf, held: PathBuf, pool: String },
     #[error("{} is not empty: a thin pool is made on an empty device alone", .device.display())]
     NotEmpty { device: PathBuf },
     #[error("failed to remove device {name}: Device is Busy")]
@@ -102,15 +126,19 @@ impl Classify for DevicemapperError {
             | Self::NotAPool { .. }
             | Self::PoolStatus { .. }
             | Self::PoolMode { .. }
+            | Self::MetadataFull { .. }
+            | Self::PoolFailed { .. }
             | Self::PoolDevices { .. }
             | Self::NearlyFull { .. }
             | Self::UsedPool { .. }
             | Self::OldPool { .. }
             | Self::OtherPool { .. }
             | Self::BaseUuid { .. }
+            | Self::NoBase { .. }
             | Self::BaseShrinks { .. }
             | Self::UnknownFs { .. }
             | Self::LoopFile { .. }
+            | Self::LoopFileGone { .. }
             | Self::NotEmpty { .. }
             | Self::NoId
             | Self::Record { .. }

@@ -22,6 +22,10 @@ impl Set {
         let status = self.pool.status(&self.mapper)?;
         let mode = match status.mode {
             Mode::Writes | Mode::OutOfSpace => None,
+            Mode::OutOfMetadata => {
+                let name = self.pool.name.clone();
+                return Err(DevicemapperError::MetadataFull { name }.into());
+            }
             Mode::ReadOnly => Some("read-only"),
             Mode::NeedsCheck => Some("its metadata need a check"),
         };

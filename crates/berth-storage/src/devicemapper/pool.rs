@@ -6,7 +6,7 @@ use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _}
 use std::path::{Path, PathBuf};
 
 use berth_sys::block;
-use berth_sys::dm::Line;
+use berth_sys::dm::{self, Line};
 use berth_sys::loopdev::LoopDevice;
 
 use super::error::DevicemapperError;
@@ -66,6 +66,8 @@ pub(super) struct Status {
 pub(super) enum Mode {
     Writes,
     OutOfSpace,
+    /// Until metadata are freed or added: then the table is to be loaded once more.
+    OutOfMetadata,
     ReadOnly,
     NeedsCheck,
 }
@@ -83,13 +85,14 @@ impl Pool {
     ) -> Result<Self, StorageError> {
         let dir = home.join(DIR);
         make_dir(&dir, 0o700)?;
+        let name = format!("{prefix}-pool");
         let part = |what, device: &Option<PathBuf>, size| match device {
             Some(path) => Part::raw(path, is_used),
-            None => Part::file(&dir.join(what), what, size, is_used),
+            None => Part::file(&dir.join(what), what, size, is_used)
+                .map_err(|error| with_holder(mapper, &name, error)),
         };
         let data = part("data", &options.data_device, options.data_size)?;
         let metadata = part("metadata", &options.metadata_device, options.metadata_size)?;
-        let name = format!("{prefix}-pool");
         let table = table(&data, &metadata, options.block)?;
         if let Some(info) = mapper.info(&name)?.filter(|info| info.is_active) {
             if info.is_suspended {
@@ -118,12 +121,42 @@ impl Pool {
     }
 
     pub(super) fn status(&self, mapper: &Mapper) -> Result<Status, StorageError> {
-        let line = only_pool(&self.name, mapper.status(&self.name)?)?;
+        let name = || self.name.clone();
+        let status = match mapper.status(&self.name) {
+            Err(StorageError::Io { source, .. }) if dm::is_gone(&source) => {
+                return Err(DevicemapperError::NonExisting { name: name() }.into());
+            }
+            other => other?,
+        };
+        let line = only_pool(&self.name, status)?;
+        if line.params.trim() == "Fail" {
+            return Err(DevicemapperError::PoolFailed { name: name() }.into());
+        }
         let unknown = || DevicemapperError::PoolStatus {
             name: self.name.clone(),
             status: line.params.clone(),
         };
         Ok(parse(&line).ok_or_else(unknown)?)
+    }
+
+    /// Lets the pool take up work again, and what the devices that it lies on have grown.
+    pub(super) fn reload(&self, mapper: &Mapper) -> Result<(), StorageError> {
+        let table = only_pool(&self.name, mapper.table(&self.name)?)?;
+        mapper.reload(&self.name, &[table])
+    }
+
+    /// The file that the pool lies on and that has no name any more: when the pool goes, its
+    /// content goes with it.
+    pub(super) fn lost_file(&self) -> Result<Option<&Path>, StorageError> {
+        let Some(Parts { data, metadata }) = &self.parts else { return Ok(None) };
+        for part in [data, metadata] {
+            if let Part::Loop { device, file } = part
+                && !device.is_of(file).map_err(io_at("look at", file))?
+            {
+                return Ok(Some(file));
+            }
+        }
+        Ok(None)
     }
 
     /// The table of a thin device of so many bytes.
@@ -199,6 +232,22 @@ impl Part {
     }
 }
 
+/// Whoever deletes the file of a pool that works has taken its name alone.
+fn with_holder(mapper: &Mapper, pool: &str, error: StorageError) -> StorageError {
+    let StorageError::Devicemapper(DevicemapperError::LoopFile { what, path }) = error else {
+        return error;
+    };
+    let at = usize::from(what == "data");
+    let table = mapper.table(pool).ok().and_then(|lines| lines.into_iter().next());
+    let device = table.as_ref().and_then(|line| line.params.split(' ').nth(at));
+    let held = device.and_then(|device| device.strip_prefix("7:"));
+    let Some(held) = held.map(|minor| PathBuf::from(format!("/dev/loop{minor}"))) else {
+        return DevicemapperError::LoopFile { what, path }.into();
+    };
+    let pool = pool.to_owned();
+    DevicemapperError::LoopFileGone { what, path, held, pool }.into()
+}
+
 fn make_file(path: &Path, size: u64) -> Result<(), StorageError> {
     let failed = || io_at("create", path);
     let file = File::options().write(true).create_new(true).mode(0o600).open(path);
@@ -271,6 +320,7 @@ fn parse(line: &Line) -> Option<Status> {
     let words: Vec<&str> = words.collect();
     let mode = match (words.get(1), words.get(4)) {
         (_, Some(&"needs_check")) => Mode::NeedsCheck,
+        (Some(&"ro"), _) if metadata_used >= metadata_total => Mode::OutOfMetadata,
         (Some(&"ro"), _) => Mode::ReadOnly,
         (Some(&"out_of_data_space"), _) => Mode::OutOfSpace,
         _ => Mode::Writes,
@@ -336,6 +386,9 @@ mod tests {
             let got = parse(&line(&format!("37 {rest} {end}")));
             assert_eq!(got, Some(Status { mode, ..healthy }), "{end}");
         }
+        let full =
+            parse(&line("37 9/9 1056/1638400 - ro discard_passdown error_if_no_space - 1024"));
+        assert_eq!(full.map(|status| status.mode), Some(Mode::OutOfMetadata));
         for broken in ["Fail", "Error", "", "1 2 3", "1 1/2 1/0 - rw"] {
             assert_eq!(parse(&line(broken)), None, "{broken}");
         }

@@ -15,6 +15,8 @@ use crate::StorageError;
 const SOON: Duration = Duration::from_secs(1);
 /// The longest pause between two.
 const PERIOD: Duration = Duration::from_secs(30);
+/// Blocks of metadata that must be free for blocks to be given up one by one.
+const LEAST: u64 = 64;
 
 impl Set {
     /// Takes a layer's name away. Whoever uses it keeps it.
@@ -69,7 +71,7 @@ impl Set {
         if !self.mapper.remove_if_unused(&name)? {
             return Ok(false);
         }
-        if self.options.discards() {
+        if self.options.discards() && self.has_room_to_discard()? {
             // Only space is at stake, which deleting gives back to the pool in any case.
             if let Err(error) = self.discard_blocks(role, device) {
                 tracing::debug!(error = chain(&error), name, "cannot discard a layer's blocks");
@@ -79,6 +81,13 @@ impl Set {
         step("dm.reap.discarded");
         self.delete(role, device)?;
         Ok(true)
+    }
+
+    /// Giving up blocks one by one takes some of the metadata itself. A pool that runs out of them in
+    /// the middle of that has to be checked before it is written to again.
+    fn has_room_to_discard(&self) -> Result<bool, StorageError> {
+        let status = self.pool.status(&self.mapper)?;
+        Ok(status.metadata_total - status.metadata_used >= LEAST)
     }
 
     /// Removed layers that wait.

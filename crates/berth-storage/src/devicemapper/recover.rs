@@ -120,9 +120,21 @@ impl Set {
         self.records
             .set_set(&super::records::DeviceSet { next_device_id, ..self.records.set()? })?;
         if self.pool.parts.is_some() && !is_used {
-            self.mapper.remove(&self.pool.name)?;
+            self.let_go_of_pool()?;
         }
         self.mapper.clear_nodes(&self.prefix)
+    }
+
+    fn let_go_of_pool(&self) -> Result<(), StorageError> {
+        if let Some(file) = self.pool.lost_file()? {
+            tracing::error!(
+                file = %file.display(),
+                pool = self.pool.name,
+                "a loopback file is gone: the pool stays, for its device alone has the content"
+            );
+            return Ok(());
+        }
+        self.mapper.remove(&self.pool.name)
     }
 
     /// Says whether a device stays. One that is mounted does; one that is held by a copy of a mount,

@@ -13,7 +13,7 @@ use super::driver::NAME;
 use super::error::DevicemapperError;
 use super::mapper::Mapper;
 use super::options::{Deferred, Fs, Options};
-use super::pool::Pool;
+use super::pool::{Mode, Pool};
 use super::records::{Device, Records, Role, Transaction};
 use crate::StorageError;
 use crate::error::io_at;
@@ -186,13 +186,24 @@ impl Set {
         let id = device.device_id;
         let mut state = self.state();
         let open = self.begin(&state, role, id)?;
+        self.ensure_changes()?;
         self.delete_from_pool(id)?;
         step("dm.delete.deleted");
         self.records.forget(role)?;
         step("dm.delete.forgotten");
+        self.ensure_changes()?;
         self.end(&mut state, open)?;
         state.used.remove(&id);
         Ok(())
+    }
+
+    /// A pool without free metadata takes no messages until it is loaded once more; it keeps some
+    /// blocks back for what frees others.
+    fn ensure_changes(&self) -> Result<(), StorageError> {
+        match self.pool.status(&self.mapper)?.mode {
+            Mode::OutOfMetadata => self.pool.reload(&self.mapper),
+            Mode::Writes | Mode::OutOfSpace | Mode::ReadOnly | Mode::NeedsCheck => Ok(()),
+        }
     }
 
     /// One that is gone is fine.
@@ -246,6 +257,7 @@ impl Set {
             let expected = open;
             return Err(DevicemapperError::OtherPool { name, found, expected, dir }.into());
         }
+        self.check_pool_before_undoing(open)?;
         self.delete_interrupted(begun.device_id)?;
         self.records.forget_transaction()?;
         Ok(found)

@@ -3,6 +3,7 @@
 mod crash;
 mod damage;
 mod docker;
+mod lost;
 mod lvm;
 
 use std::path::Path;

@@ -166,3 +166,52 @@ fn vm_devicemapper_a_full_pool_fails_writes_and_is_emptied_by_removals() {
     let next = layer(&driver, Some(&base), &["next"]);
     assert_eq!(content(&driver, &next), same(&["kept", "next"]));
 }
+
+#[test]
+fn vm_devicemapper_full_metadata_fail_changes_and_are_emptied_by_removals() {
+    let test = "vm_devicemapper_full_metadata_fail_changes_and_are_emptied_by_removals";
+    if !testkit::in_vm(test) {
+        return;
+    }
+    let disk = disk();
+    let home = disk.path().join("devicemapper");
+    let more = ["dm.basesize=64M", "dm.fs=ext4", "dm.min_free_space=0%", "dm.loopdatasize=256M"];
+    let with = |size| small(&home, &[&more[..], &[size]].concat());
+    let driver = with("dm.loopmetadatasize=2M");
+    let pool = driver.set.pool.name.clone();
+    let base = layer(&driver, None, &["kept"]);
+    let greedy = LayerId::random();
+    driver.create(&greedy, Some(&base), &rw()).unwrap();
+    let mounted = Mounted::new(driver.prepare(&greedy, Access::Write).unwrap()).unwrap();
+    let mut file = File::create(mounted.root().join("big")).unwrap();
+    file.write_all(&vec![1; 30 << 20]).and_then(|()| file.sync_all()).unwrap();
+    driver.sync().unwrap();
+    let fill = |driver: &Devicemapper, first: u32| {
+        let mut free = first..;
+        let mut made =
+            || driver.set.mapper.message(&pool, &format!("create_thin {}", free.next()?)).ok();
+        while made().is_some() {}
+    };
+    fill(&driver, 1000);
+    let full = format!(
+        "devmapper: thin pool {pool} has no free metadata blocks: remove containers or images, or \
+         make its metadata larger"
+    );
+    let create = |driver: &Devicemapper| driver.create(&LayerId::random(), Some(&base), &rw());
+    assert_eq!(create(&driver).unwrap_err().to_string(), full);
+    let written = file.write_all(&vec![1; 4 << 20]).and_then(|()| file.sync_all());
+    written.expect_err("new blocks cannot be recorded");
+    drop((file, mounted));
+    assert_eq!(content(&driver, &base), same(&["kept"]), "what was there is read");
+    driver.remove(&greedy).unwrap();
+    driver.reap().unwrap();
+    let next = layer(&driver, Some(&base), &["next"]);
+    // Once more, over a start.
+    fill(&driver, 2000);
+    assert_eq!(create(&driver).unwrap_err().to_string(), full);
+    drop(driver);
+    let driver = with("dm.loopmetadatasize=4M");
+    driver.recover(&|_| false).unwrap();
+    create(&driver).unwrap();
+    assert_eq!(content(&driver, &next), same(&["kept", "next"]));
+}
