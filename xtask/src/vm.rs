@@ -10,9 +10,11 @@ mod initramfs;
 mod kernel;
 mod machine;
 mod options;
+mod qemu;
 mod replay;
 mod rundir;
 mod setup;
+mod stuck;
 
 use anyhow::{Result, bail};
 

@@ -23,6 +23,8 @@ use crate::{processes, run};
 
 /// Ports between machine and host: what the command prints, and its exit code.
 pub(super) const PORTS: [&str; 3] = ["out", "err", "code"];
+/// What comes from the last of them before the command is run.
+pub(super) const UP: &str = "up\n";
 const NAP: Duration = Duration::from_millis(10);
 
 /// Never returns where it belongs: the machine is powered off at the end.
@@ -49,11 +51,17 @@ fn work() -> Result<()> {
     rustix::system::sethostname(b"berth-vm")?;
     run::output(Command::new("/bin/busybox").args(["ip", "link", "set", "lo", "up"]))?;
     let mut code = port("code")?;
-    let child = command(&job)?.spawn();
+    code.write_all(UP.as_bytes())?;
+    // A port can be opened once.
+    let mut err = port("err")?;
+    if let Some(limit) = job["limit"].as_u64() {
+        super::stuck::watch(Duration::from_secs(limit), err.try_clone()?);
+    }
+    let child = command(&job, &err)?.spawn();
     let answer = match child {
         Ok(child) => wait(&child)?,
         Err(error) => {
-            writeln!(port("err")?, "cannot start {}: {error}", job["command"])?;
+            writeln!(err, "cannot start {}: {error}", job["command"])?;
             127
         }
     };
@@ -134,7 +142,7 @@ fn mount(source: &str, at: impl AsRef<Path>, kind: &str, data: &str) -> Result<(
         .with_context(|| format!("cannot mount {kind} on {}", at.display()))
 }
 
-fn command(job: &Value) -> Result<Command> {
+fn command(job: &Value, err: &File) -> Result<Command> {
     let strings = |value: &Value| -> Vec<String> {
         let words = value.as_array().into_iter().flatten();
         words.filter_map(|word| word.as_str().map(str::to_owned)).collect()
@@ -156,7 +164,7 @@ fn command(job: &Value) -> Result<Command> {
         let tty = terminal(&job["terminal"], &mut command)?;
         command.stdin(tty.try_clone()?).stdout(tty.try_clone()?).stderr(tty);
     } else {
-        command.stdin(Stdio::null()).stdout(port("out")?).stderr(port("err")?).process_group(0);
+        command.stdin(Stdio::null()).stdout(port("out")?).stderr(err.try_clone()?).process_group(0);
     }
     Ok(command)
 }

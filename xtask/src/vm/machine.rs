@@ -10,18 +10,20 @@ use std::os::unix::net::UnixListener;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail};
 use rustix::io::FdFlags;
 use rustix::termios::OptionalActions;
 use serde_json::json;
 
 use super::kernel::{self, Kernel};
 use super::rundir::RunDir;
-use super::setup::{Cgroup, Disk, Setup};
-use super::{guest, initramfs};
+use super::setup::{Cgroup, Setup};
+use super::{guest, initramfs, qemu};
 use crate::interrupt::Interrupt;
 use crate::{run, ui};
 
@@ -29,22 +31,35 @@ const VIRTIOFSD: &str = "/usr/lib/qemu/virtiofsd";
 const NAP: Duration = Duration::from_millis(10);
 /// What `timeout` of coreutils ends with.
 const TIMED_OUT: u8 = 124;
-/// More processors than this bring nothing to emulation.
-const PROCESSORS: usize = 4;
-/// A disk's log of writes has room for so many times its size.
-const LOG_TIMES: u64 = 16;
-/// apparmor=0: with it, engines look for its parser. The mitigations only cost time here.
-const KERNEL_WORDS: &str = "console=ttyS0 panic=-1 quiet loglevel=4 mitigations=off apparmor=0";
+/// A kernel measures timers while it boots, and may misjudge those of a machine that is emulated on
+/// a busy one: it gives up, or waits for ever.
+const MOST_BOOTS: u32 = 3;
+const BOOT_LIMIT: Duration = Duration::from_secs(90);
 
 /// Runs the machine, for which [`prepare`](super::prepare) was called, to its end; gives the exit code of its command. What the command prints is
 /// printed meanwhile.
 pub(crate) fn start(setup: &Setup, interrupt: &Interrupt) -> Result<u8> {
+    let mut boots = 1;
+    loop {
+        match run_once(setup, interrupt)? {
+            Ok(code) => return Ok(code),
+            Err(NotUp(why)) if boots < MOST_BOOTS => ui::error(&format!("{why}\nbooting it again")),
+            Err(NotUp(why)) => bail!("{why}"),
+        }
+        boots += 1;
+    }
+}
+
+/// A machine that ended, or was ended, before it could run anything, and why.
+struct NotUp(String);
+
+fn run_once(setup: &Setup, interrupt: &Interrupt) -> Result<Result<u8, NotUp>> {
     let cache = kernel::cache()?;
     let lock = kernel::lock(&cache)?;
     let kernel = Kernel::ensure(&cache)?;
     let dir = RunDir::create(&cache)?;
     drop(lock);
-    let disks = disks(setup, dir.path())?;
+    let disks = qemu::disks(setup, dir.path())?;
     let program = std::env::current_exe().context("the path of this program")?;
     let archive = initramfs::build(&kernel, &program, &job(setup, disks.len()))?;
     run::write(&dir.path().join("initramfs"), &archive)?;
@@ -58,18 +73,30 @@ pub(crate) fn start(setup: &Setup, interrupt: &Interrupt) -> Result<u8> {
     if let Some(terminal) = &setup.terminal {
         rustix::termios::tcsetattr(std::io::stdin(), OptionalActions::Now, &terminal.state)?;
     }
+    // Joins what reads it: only then is it certain whether the machine was up.
+    let code = machine.code();
+    let logs = || logs(dir.path(), setup);
+    let not_up = |what: &str| Ok(Err(NotUp(format!("the machine {what}{}", logs()))));
     match ended? {
-        End::Limit => {
-            ui::error(&format!("the machine was ended after {} s", setup.limit.as_secs()));
-            Ok(TIMED_OUT)
+        End::NotUp => not_up(&format!("did not come up in {} s", BOOT_LIMIT.as_secs())),
+        End::PoweredOff if !machine.is_up() => not_up("ended before it was up"),
+        End::PoweredOff => {
+            code.map(Ok).with_context(|| format!("the machine gave no exit code{}", logs()))
         }
-        End::PoweredOff => machine.code().with_context(|| explain(dir.path(), setup)),
+        End::Limit => {
+            ui::error(&format!(
+                "the machine was ended after {} s{}",
+                setup.limit.as_secs(),
+                logs()
+            ));
+            Ok(Ok(TIMED_OUT))
+        }
     }
 }
 
-/// Why a machine may have ended without a word from it.
-fn explain(dir: &Path, setup: &Setup) -> String {
-    let mut text = "the machine gave no exit code".to_owned();
+/// The ends of its logs, which may tell why a machine ended without a word from it.
+fn logs(dir: &Path, setup: &Setup) -> String {
+    let mut text = String::new();
     let console = console(dir, setup);
     for log in ["qemu.log".as_ref(), "root.log".as_ref(), "share.log".as_ref(), console.as_path()] {
         let content = std::fs::read(dir.join(log)).unwrap_or_default();
@@ -83,7 +110,7 @@ fn explain(dir: &Path, setup: &Setup) -> String {
     text
 }
 
-fn console(dir: &Path, setup: &Setup) -> PathBuf {
+pub(super) fn console(dir: &Path, setup: &Setup) -> PathBuf {
     let own = || dir.join("console.log");
     // qemu runs in another directory.
     setup.console.as_deref().map_or_else(own, |path| setup.working_dir.join(path))
@@ -98,6 +125,7 @@ fn job(setup: &Setup, disks: usize) -> String {
         "env": setup.env,
         "working_dir": setup.working_dir,
         "disks": names.join(":"),
+        "limit": setup.limit.as_secs(),
         "cgroup": if setup.cgroup == Cgroup::V1 { 1 } else { 2 },
         "share": setup.share,
         "terminal": setup.terminal.as_ref().map(|terminal| json!({
@@ -107,44 +135,9 @@ fn job(setup: &Setup, disks: usize) -> String {
     .to_string()
 }
 
-/// The machine's disks in qemu's words.
-fn disks(setup: &Setup, dir: &Path) -> Result<Vec<String>> {
-    let mut disks = Vec::new();
-    for (number, disk) in setup.disks.iter().enumerate() {
-        let empty = dir.join(format!("disk{number}"));
-        let plain = |file: &Path| {
-            let node = format!("node-name=disk{number},driver=raw,discard=unmap,cache.no-flush=on");
-            Ok::<_, anyhow::Error>(format!("{node},{}", file_node("file", file)?))
-        };
-        disks.push(match disk {
-            Disk::File(path) => plain(path)?,
-            Disk::Empty { bytes } => {
-                File::create_new(&empty)?.set_len(*bytes)?;
-                plain(&empty)?
-            }
-            Disk::Recorded { bytes, log } => {
-                File::create_new(&empty)?.set_len(*bytes)?;
-                // It is sparse, and never made longer.
-                File::create(log)?.set_len(bytes.saturating_mul(LOG_TIMES))?;
-                let node =
-                    format!("node-name=disk{number},driver=blklogwrites,log-sector-size=512");
-                let data = format!("file.driver=raw,{}", file_node("file.file", &empty)?);
-                format!("{node},{data},log.driver=raw,{}", file_node("log.file", log)?)
-            }
-        });
-    }
-    Ok(disks)
-}
-
-fn file_node(prefix: &str, path: &Path) -> Result<String> {
-    let path = path.display().to_string();
-    ensure!(!path.contains(','), "qemu cannot use {path}: there is a comma in it");
-    Ok(format!("{prefix}.driver=file,{prefix}.filename={path}"))
-}
-
 /// A program that ends when this one does, in a process group of its own: Ctrl-C is for this one,
 /// which then ends it in order.
-fn dependent(program: &str, dir: &RunDir, log: &str) -> Result<Command> {
+pub(super) fn dependent(program: &str, dir: &RunDir, log: &str) -> Result<Command> {
     let log = File::create(dir.path().join(log))?;
     let mut command = Command::new("setpriv");
     command.args(["--pdeathsig", "KILL", program]).current_dir(dir.path());
@@ -166,7 +159,7 @@ fn end(child: &mut Child, what: &str) {
 
 /// A virtiofsd, which shows a directory under a name.
 #[derive(Debug)]
-struct Share {
+pub(super) struct Share {
     name: &'static str,
     daemon: Child,
 }
@@ -184,6 +177,11 @@ impl Share {
         let daemon = command.spawn().with_context(|| format!("cannot start {command:?}"))?;
         Ok(Self { name, daemon })
     }
+
+    /// What the machine calls it.
+    pub(super) fn name(&self) -> &'static str {
+        self.name
+    }
 }
 
 impl Drop for Share {
@@ -196,6 +194,7 @@ impl Drop for Share {
 enum End {
     PoweredOff,
     Limit,
+    NotUp,
 }
 
 /// A running qemu, and the ends of the machine's ports.
@@ -203,6 +202,7 @@ enum End {
 struct Machine {
     qemu: Child,
     begun: Instant,
+    is_up: Arc<AtomicBool>,
     code: Option<JoinHandle<Vec<u8>>>,
     outputs: Vec<JoinHandle<()>>,
 }
@@ -215,7 +215,7 @@ impl Machine {
         disks: &[String],
         shares: &[&Share],
     ) -> Result<Self> {
-        let mut command = qemu(setup, kernel, dir, disks, shares)?;
+        let mut command = qemu::command(setup, kernel, dir, disks, shares)?;
         let mut readers = Vec::new();
         let mut writers = Vec::new();
         for (number, port) in guest::PORTS.iter().enumerate() {
@@ -232,8 +232,10 @@ impl Machine {
         drop(writers);
         let [out, err, code]: [PipeReader; 3] = readers.try_into().ok().context("three ports")?;
         let outputs = vec![copy(out, ui::raw), copy(err, ui::raw_error)];
-        let code = std::thread::spawn(move || read_all(code));
-        Ok(Self { qemu, begun: Instant::now(), code: Some(code), outputs })
+        let is_up = Arc::new(AtomicBool::new(false));
+        let told = Arc::clone(&is_up);
+        let code = std::thread::spawn(move || read_code(code, &told));
+        Ok(Self { qemu, begun: Instant::now(), is_up, code: Some(code), outputs })
     }
 
     fn follow(&mut self, limit: Duration, interrupt: &Interrupt) -> Result<End> {
@@ -242,8 +244,12 @@ impl Machine {
                 return Ok(End::PoweredOff);
             }
             interrupt.check()?;
-            if self.begun.elapsed() > limit {
+            let elapsed = self.begun.elapsed();
+            if elapsed > limit {
                 return Ok(End::Limit);
+            }
+            if elapsed > BOOT_LIMIT && !self.is_up() {
+                return Ok(End::NotUp);
             }
             std::thread::sleep(NAP);
         }
@@ -257,9 +263,14 @@ impl Machine {
         }
     }
 
+    /// Whether it has come to the command.
+    fn is_up(&self) -> bool {
+        self.is_up.load(Ordering::Relaxed)
+    }
+
     fn code(&mut self) -> Option<u8> {
         let text = self.code.take()?.join().ok()?;
-        String::from_utf8(text).ok()?.trim().parse().ok()
+        String::from_utf8(text).ok()?.strip_prefix(guest::UP)?.trim().parse().ok()
     }
 }
 
@@ -267,51 +278,6 @@ impl Drop for Machine {
     fn drop(&mut self) {
         self.end();
     }
-}
-
-/// qemu and its words, without those of the ports.
-fn qemu(
-    setup: &Setup,
-    kernel: &Kernel,
-    dir: &RunDir,
-    disks: &[String],
-    shares: &[&Share],
-) -> Result<Command> {
-    let mut command = dependent("qemu-system-x86_64", dir, "qemu.log")?;
-    let processors = std::thread::available_parallelism()?.get().min(PROCESSORS);
-    let memory = setup.memory_mib;
-    command.args(["-accel", "tcg,thread=multi,tb-size=512"]);
-    // A processor with wider registers takes longer to emulate than they save.
-    command.args(["-cpu", "Nehalem", "-smp", &processors.to_string()]);
-    command.args(["-display", "none", "-no-reboot", "-nodefaults", "-nic", "none"]);
-    // virtiofsd reads and writes the machine's memory.
-    command.args(["-m", &memory.to_string(), "-machine", "memory-backend=memory"]);
-    command.arg("-object");
-    command.arg(format!("memory-backend-memfd,id=memory,size={memory}M,share=on"));
-    command.arg("-kernel").arg(&kernel.image);
-    command.args(["-initrd", "initramfs", "-append", KERNEL_WORDS]);
-    command.arg("-serial").arg(format!("file:{}", console(dir.path(), setup).display()));
-    command.args(["-device", "virtio-rng-pci", "-device", "virtio-serial-pci"]);
-    for share in shares {
-        let name = share.name;
-        command.arg("-chardev").arg(format!("socket,id={name},path={name}.sock"));
-        command.arg("-device").arg(format!("vhost-user-fs-pci,chardev={name},tag={name}"));
-    }
-    for (number, disk) in disks.iter().enumerate() {
-        command.arg("-blockdev").arg(disk);
-        command.arg("-device").arg(format!("virtio-blk-pci,drive=disk{number}"));
-    }
-    if setup.terminal.is_some() {
-        command.args(["-chardev", "stdio,id=terminal,signal=off"]);
-        command.args(["-device", "virtconsole,chardev=terminal"]);
-        command.stdin(Stdio::inherit()).stdout(Stdio::inherit()).process_group(own_group()?);
-    }
-    Ok(command)
-}
-
-/// A terminal is read by the group in its foreground only, which is this program's.
-fn own_group() -> Result<i32> {
-    Ok(rustix::process::getpgid(None)?.as_raw_nonzero().get())
 }
 
 fn copy(mut from: PipeReader, to: fn(&[u8])) -> JoinHandle<()> {
@@ -326,11 +292,14 @@ fn copy(mut from: PipeReader, to: fn(&[u8])) -> JoinHandle<()> {
     })
 }
 
-fn read_all(mut from: PipeReader) -> Vec<u8> {
+/// Reads what the port of the exit code gives, and notes when that begins.
+fn read_code(mut from: PipeReader, is_up: &AtomicBool) -> Vec<u8> {
     let mut bytes = Vec::new();
+    let mut buffer = [0; 64];
     // An error is like no answer.
-    if from.read_to_end(&mut bytes).is_err() {
-        bytes.clear();
+    while let Ok(read @ 1..) = from.read(&mut buffer) {
+        is_up.store(true, Ordering::Relaxed);
+        bytes.extend_from_slice(&buffer[..read]);
     }
     bytes
 }
