@@ -156,6 +156,13 @@ fn full(engine: &mut Engine) -> Result<()> {
         )?;
         eventually("the writer is told", || Ok(greedy.output()?.contains("dd: 1")))?;
     }
+    let until = std::time::UNIX_EPOCH.elapsed()?.as_secs() + 1;
+    let daemon = "%7B%22type%22%3A%5B%22daemon%22%5D%7D";
+    let told = Request::get(format!("/events?since=0&until={until}&filters={daemon}"));
+    let told = engine.api().send(&told)?;
+    ensure!(told.text().contains("\"thin-pool-full\""), "{}", told.text());
+    let usage = &engine.api().get("/berth/storage/info")?["Pool"];
+    ensure!(usage["Level"] == "full" && usage["Data"]["Room"] == 0, "{usage}");
     greedy.remove()?;
     eventually("there is room again", || Ok(refused()?.is_success()))?;
     let container = engine.run("cat /bin/busybox >/dev/null && echo whole >/file", &json!({}))?;

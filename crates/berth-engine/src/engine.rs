@@ -105,6 +105,7 @@ impl Engine {
                 upkeep: Upkeep::default(),
             }),
         };
+        engine.watch_pool();
         restore::run(&engine).await?;
         engine.end_interrupted_builds();
         engine.start_self_test();

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use berth_types::LayerId;
 use serde::{Deserialize, Serialize};
 
-use crate::StorageError;
+use crate::{StorageError, ThinPool};
 
 /// Keeps layers on one backing store.
 ///
@@ -71,6 +71,10 @@ pub trait StorageDriver: Debug + Send + Sync {
     }
     /// The short way for drivers that keep each layer's own changes in a directory.
     fn native(&self) -> Option<&dyn NativeDiff>;
+    /// What drivers over a thin pool know of it.
+    fn thin_pool(&self) -> Option<&dyn ThinPool> {
+        None
+    }
     /// What mending and copying take, of drivers that can be mended and copied layer by layer.
     fn upkeep(&self) -> Option<&dyn Upkeep> {
         None

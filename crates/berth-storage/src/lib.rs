@@ -22,6 +22,7 @@ pub mod select;
 mod stack;
 #[cfg(any(test, feature = "testing"))]
 pub mod suite;
+mod thin_pool;
 pub mod transfer;
 #[cfg(any(test, feature = "testing"))]
 pub mod twin;
@@ -34,3 +35,4 @@ pub use driver::{
 pub use error::StorageError;
 pub use mounted::Mounted;
 pub use select::{Environment, Mapping, SelectError, Selection};
+pub use thin_pool::{Level, PoolUsage, Space, Tell, ThinPool};

@@ -236,6 +236,9 @@ impl Pull<'_> {
     ) -> Result<Pulled, EngineError> {
         let arriving =
             Arriving::begin(self.engine, config, &image.layers, source, self.tell).await?;
+        if !arriving.pulling().missing().is_empty() {
+            self.engine.check_room().await?;
+        }
         if !arriving.pulling().missing().is_empty() || self.known(image).await?.is_none() {
             arriving.fetch(&image.layers, source, self.tell).await?;
         }

@@ -29,6 +29,7 @@ impl Engine {
         Ok(json!({
             "Driver": driver.name(),
             "DriverStatus": driver.status(),
+            "Pool": self.pool_usage(),
             "DataRoot": root,
             "FileSystem": file_system(root)?,
             "Images": {

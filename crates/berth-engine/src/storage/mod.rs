@@ -5,6 +5,7 @@ mod check;
 mod freeze;
 mod info;
 mod note;
+mod pool;
 mod repair;
 mod restore;
 mod usage;

@@ -149,6 +149,7 @@ impl Engine {
         warnings.extend(self.networks().warnings());
         warnings.extend_from_slice(self.self_test_warnings());
         warnings.extend(self.upkeep().warning());
+        warnings.extend(self.pool_warning());
         for address in &self.config().plain_tcp {
             warnings.push(insecure_api(address));
         }

@@ -15,12 +15,13 @@ use super::options::{Fs, Options};
 use super::pool::Pool;
 use super::records::{Device, Records, Role};
 use super::set::{Set, State, step};
+use super::watch::Watch;
 use crate::error::io_at;
 use crate::home::clear_mount_point;
 use crate::options::parse_size;
 use crate::{
     Access, CreateOptions, LayerState, MountPlan, NativeDiff, Prepared, StorageDriver,
-    StorageError, Teardown,
+    StorageError, Teardown, ThinPool,
 };
 
 pub(crate) const NAME: &str = "devicemapper";
@@ -61,8 +62,12 @@ impl Devicemapper {
             }
             None => Pool::own(&mapper, dir, &prefix, &options, is_used(&records)?)?,
         };
+        let mapper = Arc::new(mapper);
+        let (pool_name, levels, below) = (pool.name.clone(), options.levels(), pool.below(dir));
+        let watch = Watch::new(Arc::clone(&mapper), pool_name, levels, below)?;
         let set = Arc::new(Set {
             mapper,
+            watch: Arc::new(watch),
             options,
             deferred,
             home: dir.to_owned(),
@@ -73,6 +78,7 @@ impl Devicemapper {
             reaping: Mutex::new(()),
         });
         set.load()?;
+        Watch::start(&set.watch);
         open.push((prefix, Arc::downgrade(&set)));
         Ok(Self { set })
     }
@@ -174,7 +180,7 @@ impl StorageDriver for Devicemapper {
         let fs = filesystem::probe(&source)?.fs;
         let mut options = filesystem::mount_options(fs, &self.set.options);
         options.push(format!("{}{ROOT}", berth_sys::mount::SUBDIR));
-        if let (Fs::Xfs, Some(retries)) = (fs, &self.set.options.xfs_retries) {
+        if let (Fs::Xfs, Some(retries)) = (fs, self.set.options.xfs_retries()) {
             options.push(format!("{}{retries}", berth_sys::mount::XFS_RETRIES));
         }
         options.push(if access == Access::Write { "rw" } else { "ro" }.to_owned());
@@ -256,6 +262,10 @@ impl StorageDriver for Devicemapper {
 
     fn native(&self) -> Option<&dyn NativeDiff> {
         None
+    }
+
+    fn thin_pool(&self) -> Option<&dyn ThinPool> {
+        Some(self)
     }
 }
 

@@ -29,6 +29,12 @@ pub enum DevicemapperError {
          the kernel's log); stop the daemon, bring that back, and start again"
     )]
     PoolFailed { name: String },
+    #[error(
+        "devmapper: thin pool {name} is nearly full: {percent}% of the room for its {what} is in use, \
+         and from {stop}% on it takes no new images or containers (dm.berth_stop_level); remove \
+         containers or images (berth container prune, berth image prune), or make the pool larger"
+    )]
+    StopLevel { name: String, what: &'static str, percent: u64, stop: u64 },
     #[error("devmapper: thin pool {name} is on other devices than {}", .file.display())]
     PoolDevices { name: String, file: PathBuf },
     #[error(
@@ -127,6 +133,7 @@ impl Classify for DevicemapperError {
             | Self::PoolStatus { .. }
             | Self::PoolMode { .. }
             | Self::MetadataFull { .. }
+            | Self::StopLevel { .. }
             | Self::PoolFailed { .. }
             | Self::PoolDevices { .. }
             | Self::NearlyFull { .. }

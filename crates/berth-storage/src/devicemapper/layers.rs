@@ -9,7 +9,7 @@ use berth_types::LayerId;
 use super::error::DevicemapperError;
 use super::filesystem::{self, begin_layer, with_mounted};
 use super::options::Fs;
-use super::pool::Mode;
+use super::pool::{Mode, Status};
 use super::records::{Device, Role};
 use super::set::{Origin, Set, step};
 use crate::StorageError;
@@ -19,7 +19,7 @@ use crate::home::{ProbeDir, make_dir};
 impl Set {
     /// Refuses when the pool is nearly full, or takes no writes.
     pub(super) fn check_space(&self) -> Result<(), StorageError> {
-        let status = self.pool.status(&self.mapper)?;
+        let (status, usage) = self.watch.look()?;
         let mode = match status.mode {
             Mode::Writes | Mode::OutOfSpace => None,
             Mode::OutOfMetadata => {
@@ -33,6 +33,19 @@ impl Set {
             let name = self.pool.name.clone();
             return Err(DevicemapperError::PoolMode { name, mode }.into());
         }
+        self.check_min_free(&status)?;
+        let (what, space) = usage.fuller();
+        match self.options.levels().stop {
+            Some(stop) if space.permille() >= stop * 10 => {
+                let (name, percent) = (usage.name.clone(), space.permille() / 10);
+                Err(DevicemapperError::StopLevel { name, what, percent, stop }.into())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// By Docker's rule.
+    fn check_min_free(&self, status: &Status) -> Result<(), StorageError> {
         if self.options.min_free == 0 {
             return Ok(());
         }

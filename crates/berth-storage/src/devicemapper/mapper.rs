@@ -1,6 +1,7 @@
 //! The device-mapper's calls as the driver makes them: by name, logged, with its errors.
 
 use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
 use berth_sys::dm::{self, Control, Info, Line, Removal, Suspension, Version};
@@ -47,6 +48,11 @@ impl Mapper {
             tracing::debug!(%error, "the device-mapper does not say its version");
             StorageError::NotSupported
         })
+    }
+
+    /// Forgets events so far; those from here on make the descriptor readable.
+    pub(super) fn arm(&self) -> io::Result<()> {
+        self.control.arm()
     }
 
     pub(super) fn info(&self, name: &str) -> Result<Option<Info>, StorageError> {
@@ -171,6 +177,12 @@ impl Mapper {
             Err(error) => tracing::debug!(action, name, what, %error, "devmapper"),
         }
         done
+    }
+}
+
+impl AsFd for Mapper {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.control.as_fd()
     }
 }
 

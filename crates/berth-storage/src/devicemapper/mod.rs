@@ -32,6 +32,7 @@ mod base;
 mod driver;
 mod error;
 mod filesystem;
+mod forecast;
 mod layers;
 mod layout;
 mod lvm;
@@ -45,6 +46,7 @@ mod set;
 mod status;
 #[cfg(test)]
 mod tests;
+mod watch;
 
 pub use driver::Devicemapper;
 pub use error::DevicemapperError;

@@ -13,6 +13,7 @@ const METADATA_SIZE: u64 = 2 * GIB;
 /// 64 KiB.
 const BLOCK: u64 = 128;
 const MIN_FREE: u64 = 10;
+const WARN_LEVEL: u64 = 80;
 const LOG_LEVEL: i64 = 2;
 
 /// A file system that layers may have.
@@ -58,9 +59,32 @@ pub(super) struct Options {
     pub(super) deferred_deletion: Option<bool>,
     /// Per cent of the pool that must be free for a new layer.
     pub(super) min_free: u64,
+    /// At which part of the pool in use, in per cent, somebody is told, and no new layers are made; 0
+    /// is never.
+    pub(super) warn_level: Option<u64>,
+    pub(super) stop_level: Option<u64>,
+    pub(super) when_full: Option<WhenFull>,
     /// As given: the kernel reads it.
     pub(super) xfs_retries: Option<String>,
     pub(super) log_level: i64,
+}
+
+/// What a full pool does with writes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum WhenFull {
+    /// They wait for a minute (the kernel's `no_space_timeout`), then fail.
+    Queue,
+    /// They fail at once.
+    Error,
+}
+
+/// Marks of how full a pool is, in per cent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Levels {
+    /// From here on somebody is told.
+    pub(super) warn: Option<u64>,
+    /// From here on no new layers are made.
+    pub(super) stop: Option<u64>,
 }
 
 /// What an administrator asks of an automatic direct-lvm; 0 is what was not given.
@@ -93,6 +117,9 @@ impl Default for Options {
             deferred_removal: None,
             deferred_deletion: None,
             min_free: MIN_FREE,
+            warn_level: None,
+            stop_level: None,
+            when_full: None,
             xfs_retries: None,
             log_level: LOG_LEVEL,
         }
@@ -107,6 +134,7 @@ impl Options {
             this.set(&key, value)?;
         }
         this.lvm.check(&this)?;
+        this.check_own()?;
         Ok(this)
     }
 
@@ -134,6 +162,19 @@ impl Options {
             "dm.use_deferred_removal" => self.deferred_removal = Some(parse_bool(value)?),
             "dm.use_deferred_deletion" => self.deferred_deletion = Some(parse_bool(value)?),
             "dm.min_free_space" => self.min_free = min_free(value)?,
+            "dm.berth_warn_level" => self.warn_level = Some(percent(key, value, Most::Less)?),
+            "dm.berth_stop_level" => self.stop_level = Some(percent(key, value, Most::All)?),
+            "dm.berth_when_full" => {
+                self.when_full = Some(match value {
+                    "queue" => WhenFull::Queue,
+                    "error" => WhenFull::Error,
+                    _ => {
+                        let text =
+                            format!("dm.berth_when_full must be queue or error, not {value}");
+                        return Err(option(text));
+                    }
+                });
+            }
             "dm.xfs_nospace_max_retries" => {
                 parse_uint(value, u64::MAX)?;
                 self.xfs_retries = text();
@@ -158,6 +199,41 @@ impl Options {
             _ => return Err(option(format!("devmapper: Unknown option {key}"))),
         }
         Ok(())
+    }
+
+    /// What is berth's own must agree with the rest.
+    fn check_own(&self) -> Result<(), StorageError> {
+        let levels = [self.warn_level, self.stop_level].map(|level| level.filter(|&at| at > 0));
+        if let [Some(warn), Some(stop)] = levels
+            && warn >= stop
+        {
+            let text = "dm.berth_warn_level must be less than dm.berth_stop_level";
+            return Err(option(text.to_owned()));
+        }
+        if self.when_full.is_some() && (self.thin_pool.is_some() || !self.lvm.device.is_empty()) {
+            let text = "dm.berth_when_full is for pools on files or on dm.datadev; a volume of LVM is \
+                        told by lvchange --errorwhenfull";
+            return Err(option(text.to_owned()));
+        }
+        Ok(())
+    }
+
+    /// The marks that count. What `dm.min_free_space` leaves is where new layers stop.
+    pub(super) fn levels(&self) -> Levels {
+        let stop = match self.stop_level {
+            Some(given) => given,
+            None if self.min_free == 0 => 0,
+            None => 100 - self.min_free,
+        };
+        let given = |level: u64| Some(level).filter(|&level| level > 0);
+        Levels { warn: given(self.warn_level.unwrap_or(WARN_LEVEL)), stop: given(stop) }
+    }
+
+    /// How often xfs writes again what the pool had no room for. Else it does for ever, and whoever
+    /// waits for it with it.
+    pub(super) fn xfs_retries(&self) -> Option<&str> {
+        let at_once = (self.when_full == Some(WhenFull::Error)).then_some("0");
+        self.xfs_retries.as_deref().or(at_once)
     }
 
     /// Whether a removed layer's blocks are given up one by one: not worth it on whole disks.
@@ -313,6 +389,12 @@ mod tests {
             (&["dm.thinp_percent=x"],         "could not parse `dm.thinp_percent=x`: strconv.ParseUint: parsing \"x\": invalid syntax"),
             (&["dm.thinp_autoextend_percent=101"], "dm.thinp_autoextend_percent must be greater than 0 and less than 100"),
             (&["dm.thinp_autoextend_threshold=101"], "dm.thinp_autoextend_threshold must be greater than 0 and less than 100"),
+            (&["dm.berth_warn_level=100"],    "dm.berth_warn_level must be greater than 0 and less than 100"),
+            (&["dm.berth_stop_level=101%"],   "dm.berth_stop_level must be greater than 0 and less than 100"),
+            (&["dm.berth_warn_level=90", "dm.berth_stop_level=90"], "dm.berth_warn_level must be less than dm.berth_stop_level"),
+            (&["dm.berth_when_full=wait"],    "dm.berth_when_full must be queue or error, not wait"),
+            (&["dm.berth_when_full=error", "dm.thinpooldev=p"],
+             "dm.berth_when_full is for pools on files or on dm.datadev; a volume of LVM is told by lvchange --errorwhenfull"),
             (&["dm.thinp_percent=95"],        "must provide device path in `dm.directlvm_device` in order to configure direct-lvm"),
             (&["dm.directlvm_device_force=1"], "must provide device path in `dm.directlvm_device` in order to configure direct-lvm"),
             (&["dm.directlvm_device=/dev/x", "dm.thinp_percent=95"],
@@ -324,6 +406,23 @@ mod tests {
         ];
         for (options, text) in table {
             assert_eq!(parse(options), Err((*text).to_owned()), "{options:?}");
+        }
+    }
+
+    #[test]
+    fn levels_have_defaults_and_can_be_switched_off() {
+        #[rustfmt::skip]
+        let table: &[(&[&str], Option<u64>, Option<u64>)] = &[
+            (&[],                                                   Some(80), Some(90)),
+            (&["dm.min_free_space=25%"],                            Some(80), Some(75)),
+            (&["dm.min_free_space=0%"],                             Some(80), None),
+            (&["dm.berth_stop_level=95%"],                          Some(80), Some(95)),
+            (&["dm.berth_warn_level=0", "dm.berth_stop_level=0"],   None,     None),
+            (&["dm.berth_warn_level=60", "dm.berth_stop_level=100"], Some(60), Some(100)),
+        ];
+        for (options, warn, stop) in table {
+            let levels = parse(options).unwrap().levels();
+            assert_eq!((levels.warn, levels.stop), (*warn, *stop), "{options:?}");
         }
     }
 

@@ -11,7 +11,8 @@ use berth_sys::loopdev::LoopDevice;
 
 use super::error::DevicemapperError;
 use super::mapper::{Mapper, load_module};
-use super::options::Options;
+use super::options::{Options, WhenFull};
+use super::watch::Below;
 use crate::StorageError;
 use crate::error::io_at;
 use crate::home::make_dir;
@@ -93,7 +94,7 @@ impl Pool {
         };
         let data = part("data", &options.data_device, options.data_size)?;
         let metadata = part("metadata", &options.metadata_device, options.metadata_size)?;
-        let table = table(&data, &metadata, options.block)?;
+        let table = table(&data, &metadata, options)?;
         if let Some(info) = mapper.info(&name)?.filter(|info| info.is_active) {
             if info.is_suspended {
                 mapper.resume(&name)?;
@@ -121,22 +122,14 @@ impl Pool {
     }
 
     pub(super) fn status(&self, mapper: &Mapper) -> Result<Status, StorageError> {
-        let name = || self.name.clone();
-        let status = match mapper.status(&self.name) {
-            Err(StorageError::Io { source, .. }) if dm::is_gone(&source) => {
-                return Err(DevicemapperError::NonExisting { name: name() }.into());
-            }
-            other => other?,
-        };
-        let line = only_pool(&self.name, status)?;
-        if line.params.trim() == "Fail" {
-            return Err(DevicemapperError::PoolFailed { name: name() }.into());
-        }
-        let unknown = || DevicemapperError::PoolStatus {
-            name: self.name.clone(),
-            status: line.params.clone(),
-        };
-        Ok(parse(&line).ok_or_else(unknown)?)
+        status(mapper, &self.name)
+    }
+
+    /// Which of it are files below `home`.
+    pub(super) fn below(&self, home: &Path) -> Below {
+        let Some(Parts { data, metadata }) = &self.parts else { return Below::default() };
+        let dir = |part: &Part| part.file_path().map(|_| home.to_owned());
+        Below { data: dir(data), metadata: dir(metadata) }
     }
 
     /// Lets the pool take up work again, and what the devices that it lies on have grown.
@@ -232,6 +225,23 @@ impl Part {
     }
 }
 
+/// How the pool of this name is.
+pub(super) fn status(mapper: &Mapper, name: &str) -> Result<Status, StorageError> {
+    let lines = match mapper.status(name) {
+        Err(StorageError::Io { source, .. }) if dm::is_gone(&source) => {
+            return Err(DevicemapperError::NonExisting { name: name.to_owned() }.into());
+        }
+        other => other?,
+    };
+    let line = only_pool(name, lines)?;
+    if line.params.trim() == "Fail" {
+        return Err(DevicemapperError::PoolFailed { name: name.to_owned() }.into());
+    }
+    let status = line.params.clone();
+    let unknown = || DevicemapperError::PoolStatus { name: name.to_owned(), status };
+    Ok(parse(&line).ok_or_else(unknown)?)
+}
+
 /// Whoever deletes the file of a pool that works has taken its name alone.
 fn with_holder(mapper: &Mapper, pool: &str, error: StorageError) -> StorageError {
     let StorageError::Devicemapper(DevicemapperError::LoopFile { what, path }) = error else {
@@ -279,23 +289,32 @@ fn take_over(mapper: &Mapper, name: &str, wanted: &Line, data: &Part) -> Result<
         let file = data.file_path().unwrap_or(data.path()).to_owned();
         return Err(DevicemapperError::PoolDevices { name: name.to_owned(), file }.into());
     }
-    if is.length < wanted.length {
-        return mapper.reload(name, &[Line { length: wanted.length, ..is }]);
+    let rest = behind_block(&wanted.params);
+    if is.length < wanted.length || behind_block(&is.params) != rest {
+        let params = [&now.join(" "), &*rest.join(" ")].join(" ");
+        let length = is.length.max(wanted.length);
+        return mapper.reload(name, &[Line { length, params, ..is }]);
     }
     Ok(())
 }
 
-fn table(data: &Part, metadata: &Part, block: u64) -> Result<Line, StorageError> {
+fn table(data: &Part, metadata: &Part, options: &Options) -> Result<Line, StorageError> {
+    let features = match options.when_full {
+        Some(WhenFull::Error) => "2 skip_block_zeroing error_if_no_space",
+        Some(WhenFull::Queue) | None => "1 skip_block_zeroing",
+    };
+    let block = options.block;
     Ok(Line {
         start: 0,
         length: data.size()? / SECTOR,
         target: "thin-pool".to_owned(),
-        params: format!(
-            "{} {} {block} {LOW_WATER} 1 skip_block_zeroing",
-            metadata.number(),
-            data.number()
-        ),
+        params: format!("{} {} {block} {LOW_WATER} {features}", metadata.number(), data.number()),
     })
+}
+
+/// The words of a table behind the size of blocks, which a pool keeps.
+fn behind_block(params: &str) -> Vec<&str> {
+    params.split_whitespace().skip(3).collect()
 }
 
 fn only_pool(name: &str, lines: Vec<Line>) -> Result<Line, StorageError> {

@@ -63,6 +63,7 @@ impl Set {
             }
         }
         self.mapper.clear_nodes(&self.prefix)?;
+        self.watch.wake();
         first.map_or(Ok(left), Err)
     }
 

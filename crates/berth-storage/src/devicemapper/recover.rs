@@ -113,6 +113,7 @@ impl Set {
 
     /// Lets go of what nobody uses; of the pool too, if it is the driver's own.
     pub(super) fn close(&self) -> Result<(), StorageError> {
+        self.watch.end();
         // A deletion has a device active for a moment.
         let _after_deletions = self.reaping.lock().unwrap_or_else(PoisonError::into_inner);
         let is_used = self.let_go_of_all()?;

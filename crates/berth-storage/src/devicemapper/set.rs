@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use berth_fs::steps;
@@ -15,6 +15,7 @@ use super::mapper::Mapper;
 use super::options::{Deferred, Fs, Options};
 use super::pool::{Mode, Pool};
 use super::records::{Device, Records, Role, Transaction};
+use super::watch::Watch;
 use crate::StorageError;
 use crate::error::io_at;
 
@@ -26,7 +27,8 @@ const NAP: Duration = Duration::from_millis(100);
 /// The devices of one pool, and the pool.
 #[derive(Debug)]
 pub(super) struct Set {
-    pub(super) mapper: Mapper,
+    pub(super) mapper: Arc<Mapper>,
+    pub(super) watch: Arc<Watch>,
     pub(super) options: Options,
     pub(super) deferred: Deferred,
     pub(super) home: PathBuf,

@@ -1,11 +1,14 @@
-//! What `docker info` shows, in the order of Docker 18.09.
+//! What `docker info` shows, in the order of Docker 18.09 with
+//! berth's own lines at the end; and what else can be asked about the pool.
 
 use berth_sys::dm;
 
+use super::driver::Devicemapper;
 use super::error::human;
 use super::pool::METADATA_BLOCK;
 use super::set::Set;
-use crate::StorageError;
+use super::watch::duration;
+use crate::{PoolUsage, StorageError, Tell, ThinPool};
 
 impl Set {
     /// The lines; those that a pool which does not answer has nothing for are missing.
@@ -19,7 +22,7 @@ impl Set {
     }
 
     fn fill_in(&self, lines: &mut Vec<(&'static str, String)>) -> Result<(), StorageError> {
-        let status = self.pool.status(&self.mapper)?;
+        let (status, usage) = self.watch.look()?;
         let block = status.block;
         let (fs, base_size) = {
             let state = self.state();
@@ -29,21 +32,13 @@ impl Set {
         lines.push(("Base Device Size", human(base_size)));
         lines.push(("Backing Filesystem", fs.map_or("", |fs| fs.name()).to_owned()));
         lines.push(("Udev Sync Supported", dm::can_sync().to_string()));
-        let mut available = (status.total - status.used) * block;
-        let mut metadata_available =
-            (status.metadata_total - status.metadata_used) * METADATA_BLOCK;
         if let Some(parts) = &self.pool.parts {
             lines.push(("Data file", parts.data.path().display().to_string()));
             lines.push(("Metadata file", parts.metadata.path().display().to_string()));
-            #[rustfmt::skip]
-            let files = [
-                ("Data loop file",     &parts.data,     &mut available),
-                ("Metadata loop file", &parts.metadata, &mut metadata_available),
-            ];
-            for (key, part, room) in files {
+            let files = [("Data loop file", &parts.data), ("Metadata loop file", &parts.metadata)];
+            for (key, part) in files {
                 if let Some(file) = part.file_path() {
                     lines.push((key, file.display().to_string()));
-                    *room = (*room).min(self.free_below()?);
                 }
             }
         }
@@ -51,22 +46,34 @@ impl Set {
         lines.extend([
             ("Data Space Used", human(status.used * block)),
             ("Data Space Total", human(status.total * block)),
-            ("Data Space Available", human(available)),
+            ("Data Space Available", human(usage.data.room)),
             ("Metadata Space Used", human(status.metadata_used * METADATA_BLOCK)),
             ("Metadata Space Total", human(status.metadata_total * METADATA_BLOCK)),
-            ("Metadata Space Available", human(metadata_available)),
+            ("Metadata Space Available", human(usage.metadata.room)),
             ("Thin Pool Minimum Free Space", human(least)),
             ("Deferred Removal Enabled", self.deferred.removal.to_string()),
             ("Deferred Deletion Enabled", self.deferred.deletion.to_string()),
             ("Deferred Deleted Device Count", self.trash()?.len().to_string()),
+            ("Thin Pool Level", usage.level.name().to_owned()),
         ]);
+        let full_in = [usage.data.seconds_to_full, usage.metadata.seconds_to_full];
+        if let Some(seconds) = full_in.into_iter().flatten().min() {
+            lines.push(("Thin Pool Full In", duration(seconds)));
+        }
         Ok(())
     }
+}
 
-    /// Free bytes of the file system that the loop files lie on.
-    fn free_below(&self) -> Result<u64, StorageError> {
-        let info = rustix::fs::statvfs(&self.home);
-        let info = info.map_err(crate::error::io_at("look at", &self.home))?;
-        Ok(info.f_bfree * info.f_frsize)
+impl ThinPool for Devicemapper {
+    fn usage(&self) -> Result<PoolUsage, StorageError> {
+        Ok(self.set.watch.look()?.1)
+    }
+
+    fn check_room(&self) -> Result<(), StorageError> {
+        self.set.check_space()
+    }
+
+    fn on_change(&self, tell: Tell) {
+        self.set.watch.set_listener(tell);
     }
 }

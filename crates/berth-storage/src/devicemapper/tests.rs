@@ -5,6 +5,7 @@ mod damage;
 mod docker;
 mod lost;
 mod lvm;
+mod watch;
 
 use std::path::Path;
 use std::process::Command;

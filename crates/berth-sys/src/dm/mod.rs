@@ -11,6 +11,7 @@ mod wire;
 use std::ffi::c_void;
 use std::fs::File;
 use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 
@@ -42,6 +43,7 @@ enum Command {
     Dependencies = 11,
     Table = 12,
     Message = 14,
+    ArmPoll = 16,
 }
 
 /// The version of the kernel's interface.
@@ -206,6 +208,12 @@ impl Control {
         self.ask(Command::Dependencies, name, &[], 0)?.dependencies()
     }
 
+    /// Forgets the events of any device so far: what happens from here on makes this descriptor
+    /// readable, for whoever polls it. Kernels before 4.13 cannot.
+    pub fn arm(&self) -> io::Result<()> {
+        self.ask(Command::ArmPoll, "", &[], 0).map(drop)
+    }
+
     /// Names and numbers of all devices.
     pub fn list(&self) -> io::Result<Vec<(String, u64)>> {
         self.ask(Command::List, "", &[], 0)?.names()
@@ -251,6 +259,12 @@ impl Control {
         // writes their number. The kernel keeps no pointer.
         unsafe { rustix::ioctl::ioctl(&self.file, Exchange { command, message })? };
         Ok(())
+    }
+}
+
+impl AsFd for Control {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
     }
 }
 

@@ -115,7 +115,8 @@ fn vm_devicemapper_a_layer_in_use_is_deleted_when_it_no_longer_is() {
     let mut open = File::create(mounted.root().join("open")).unwrap();
     driver.remove(&used).unwrap();
     driver.reap().unwrap();
-    let count = |driver: &Devicemapper| driver.status().pop().unwrap().1;
+    let is_count = |(key, _): &(String, String)| key == "Deferred Deleted Device Count";
+    let count = |driver: &Devicemapper| driver.status().into_iter().find(is_count).unwrap().1;
     assert_eq!(count(&driver), "1");
     open.write_all(b"still there").unwrap();
     // The id lives again beside it.

@@ -1,0 +1,117 @@
+//! Drivers whose layers are on a thin pool: how full that is, and who is told.
+
+use crate::StorageError;
+
+/// What can be asked about the pool below.
+///
+/// Calls may come from several threads.
+pub trait ThinPool: Send + Sync {
+    /// How full the pool is, by the kernel's word of this moment.
+    fn usage(&self) -> Result<PoolUsage, StorageError>;
+    /// Refuses when the pool takes no new layers.
+    fn check_room(&self) -> Result<(), StorageError>;
+    /// Has `tell` called at each change of level from now on, from another thread: soon after it
+    /// happened, whatever made it happen.
+    fn on_change(&self, tell: Tell);
+}
+
+/// Who is told of a pool's level.
+pub type Tell = Box<dyn Fn(&PoolUsage) + Send + Sync>;
+
+/// How full a pool is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PoolUsage {
+    /// The pool's name.
+    pub name: String,
+    /// The worse of its data's and its metadata's.
+    pub level: Level,
+    /// What layers hold.
+    pub data: Space,
+    /// The pool's own records of that.
+    pub metadata: Space,
+}
+
+impl PoolUsage {
+    /// The fuller of the two, and its name.
+    pub fn fuller(&self) -> (&'static str, &Space) {
+        if self.metadata.permille() > self.data.permille() {
+            ("metadata", &self.metadata)
+        } else {
+            ("data", &self.data)
+        }
+    }
+}
+
+/// Room of one kind, in bytes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Space {
+    /// What is in use.
+    pub used: u64,
+    /// What the pool has.
+    pub total: u64,
+    /// What can still be written: less than the rest where the pool lies on a file, and its file
+    /// system has less.
+    pub room: u64,
+    /// When it is full if it goes on as in the last minutes; `None` when it does not grow.
+    pub seconds_to_full: Option<u64>,
+}
+
+impl Space {
+    /// Thousandths in use, of what can be in use.
+    pub fn permille(&self) -> u64 {
+        let all = u128::from(self.used) + u128::from(self.room);
+        let permille = (u128::from(self.used) * 1000).checked_div(all).unwrap_or(1000);
+        u64::try_from(permille).unwrap_or(1000)
+    }
+}
+
+/// How a pool is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Level {
+    /// There is room.
+    #[default]
+    Normal,
+    /// Somebody should see to it.
+    Warning,
+    /// No new layers are made.
+    Stop,
+    /// Writes fail.
+    Full,
+    /// It does not answer, or has to be checked.
+    Failed,
+}
+
+impl Level {
+    /// A word for it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Normal => "normal",
+            Self::Warning => "warning",
+            Self::Stop => "stop",
+            Self::Full => "full",
+            Self::Failed => "failed",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_space_is_as_full_as_what_can_still_be_written_says() {
+        #[rustfmt::skip]
+        let table = [
+            // used total room  permille
+            (0,     100,  100,  0),
+            (50,    100,  50,   500),
+            (50,    100,  0,    1000),
+            (999,   1000, 1,    999),
+            (0,     0,    0,    1000),
+        ];
+        for (used, total, room, permille) in table {
+            let space = Space { used, total, room, seconds_to_full: None };
+            assert_eq!(space.permille(), permille, "{space:?}");
+        }
+    }
+}
