@@ -24,7 +24,7 @@ use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
 
 pub use overlay::of_overlay;
-pub use trees::between;
+pub use trees::{Base, between};
 
 use crate::root::{MAX_DEPTH, READ_DIR, Root, names};
 

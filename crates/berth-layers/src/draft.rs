@@ -5,8 +5,9 @@
 
 use std::io::Write;
 
+use berth_fs::changes::{self, Base};
+use berth_fs::pack;
 use berth_fs::root::Root;
-use berth_fs::{changes, pack};
 use berth_storage::{Access, CreateOptions, Mounted};
 use berth_sys::mountns::within_private;
 use berth_types::{ChainId, HexId, LayerId};
@@ -66,20 +67,23 @@ impl LayerStore {
         let base_layer = base.map(|chain| self.inner().known(chain)).transpose()?;
         let top_layer = self.inner().known(top)?;
         self.commit_packed(op, base.cloned(), |out| {
-            let base = base_layer.as_ref().map(|layer| &layer.layer);
-            self.pack_between(base, &top_layer.layer, out)
+            self.pack_between(base_layer.as_ref(), &top_layer.layer, out)
         })
     }
 
     /// Packs what differs between two layers' trees.
     fn pack_between<W: Write + Send>(
         &self,
-        old: Option<&LayerId>,
+        old: Option<&Layer>,
         new: &LayerId,
         out: W,
     ) -> Result<(), LayerError> {
-        let (new, old) = (self.read(new)?, old.map(|old| self.read(old)).transpose()?);
-        let changed = changes::between(old.as_ref().map(|old| &old.root), &new.root)?;
+        let new = self.read(new)?;
+        let tree = old.map(|old| self.read(&old.layer)).transpose()?;
+        let base = old
+            .zip(tree.as_ref())
+            .map(|(old, tree)| Base { root: &tree.root, capabilities: old.capabilities });
+        let changed = changes::between(base, &new.root)?;
         pack::changes(&new.root, &changed, &self.inner().settings.ids, out)?;
         Ok(())
     }
@@ -128,8 +132,7 @@ impl Draft {
                 pack::overlay_upper(&upper, &self.store.inner().settings.ids, out)?;
                 return Ok(());
             }
-            let below = self.parent.as_ref().map(|parent| &parent.layer);
-            self.store.pack_between(below, &self.layer, out)
+            self.store.pack_between(self.parent.as_ref(), &self.layer, out)
         })
     }
 

@@ -47,6 +47,8 @@ pub struct Applied {
     pub size: u64,
     /// Bytes of the uncompressed tar.
     pub tar_bytes: u64,
+    /// Whether a file of it has a `security.capability`.
+    pub capabilities: bool,
 }
 
 /// Layers in the making. Dropping it undoes whatever was not recorded.
@@ -206,7 +208,8 @@ impl Ingest {
                 diff: applied.diff,
                 parent: parent.cloned(),
                 size: applied.size,
-                chain_size: applied.size + below.map_or(0, |below| below.chain_size),
+                chain_size: applied.size + below.as_ref().map_or(0, |below| below.chain_size),
+                capabilities: applied.capabilities || below.is_some_and(|below| below.capabilities),
                 depth: slot.depth,
                 created: Timestamp::now(),
                 layer: slot.layer.clone(),
@@ -261,7 +264,12 @@ impl Ingest {
             Whiteouts::None => applied.unpacked.header_size,
             Whiteouts::Overlay => applied.unpacked.tree_size,
         };
-        Ok(Applied { diff: applied.diff_id, size, tar_bytes: applied.tar_bytes })
+        Ok(Applied {
+            diff: applied.diff_id,
+            size,
+            tar_bytes: applied.tar_bytes,
+            capabilities: applied.unpacked.capabilities > 0,
+        })
     }
 
     /// Undoes what the database still calls an intent.

@@ -9,7 +9,7 @@ use berth_types::{ChainId, ContainerId, DiffId, LayerId, Timestamp};
 use crate::{Layer, LayerError, Removed, RwLayer};
 
 /// The tables of the layer store.
-pub const SCHEMA: Schema = Schema { name: "layers", migrations: &[V1, V2, V3] };
+pub const SCHEMA: Schema = Schema { name: "layers", migrations: &[V1, V2, V3, V4] };
 
 /// `layers` says what a layer is, `layer_realisations` where a driver has it and how large it is
 /// there, `layer_refs` who outside this crate needs it there. Child layers and containers' layers need
@@ -90,8 +90,11 @@ CREATE TABLE layer_damage (
 ) WITHOUT ROWID;
 ";
 
+/// Of layers that were recorded before, it is not known: they may have some.
+const V4: &str = "ALTER TABLE layers ADD COLUMN capabilities INTEGER NOT NULL DEFAULT 1";
+
 const LAYER: &str = "SELECT l.chain_id, l.diff_id, l.parent, r.size, r.chain_size, l.depth, \
-                     r.created, r.layer_id \
+                     r.created, r.layer_id, l.capabilities \
                      FROM layers l JOIN layer_realisations r ON r.chain_id = l.chain_id";
 const RW: &str = "SELECT container_id, driver, mount_id, parent, size, storage_opt FROM rw_layers";
 
@@ -144,6 +147,7 @@ fn layer(row: &Row<'_>) -> sql::Result<Layer> {
         depth: row.get(5)?,
         created: column(row, 6, Timestamp::parse)?,
         layer: column(row, 7, layer_id)?,
+        capabilities: row.get(8)?,
     })
 }
 
@@ -199,13 +203,15 @@ pub(crate) fn is_known(conn: &Conn, chain: &ChainId) -> Result<bool, DbError> {
 pub(crate) fn insert(tx: &Tx<'_>, driver: &str, new: &Layer) -> Result<(), DbError> {
     run(
         tx,
-        "INSERT INTO layers (chain_id, diff_id, parent, depth) VALUES (?1, ?2, ?3, ?4) \
+        "INSERT INTO layers (chain_id, diff_id, parent, depth, capabilities) \
+         VALUES (?1, ?2, ?3, ?4, ?5) \
          ON CONFLICT DO NOTHING",
         params![
             new.chain.as_str(),
             new.diff.as_str(),
             new.parent.as_ref().map(ChainId::as_str),
-            new.depth
+            new.depth,
+            new.capabilities
         ],
     )?;
     run(

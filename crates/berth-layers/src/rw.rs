@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use berth_db::Tx;
-use berth_fs::changes::{self, Change};
+use berth_fs::changes::{self, Base, Change};
 use berth_fs::pack;
 use berth_fs::root::Root;
 use berth_storage::{Access, CreateOptions, Mounted, NativeDiff, Prepared, StorageError};
@@ -200,7 +200,10 @@ impl LayerStore {
                 let upper = open_root(native.diff_dir(&rw.mount))?;
                 Ok(changes::of_overlay(&upper, &lowers)?)
             }
-            None => self.with_trees(&rw, reach, |old, new| Ok(changes::between(Some(old), new)?)),
+            None => {
+                let compare = |old: Base<'_>, new: &Root| Ok(changes::between(Some(old), new)?);
+                self.with_trees(&rw, reach, compare)
+            }
         }
     }
 
@@ -345,9 +348,13 @@ impl LayerStore {
         &self,
         rw: &RwLayer,
         reach: Reach<'_>,
-        work: impl FnOnce(&Root, &Root) -> Result<T, LayerError>,
+        work: impl FnOnce(Base<'_>, &Root) -> Result<T, LayerError>,
     ) -> Result<T, LayerError> {
         let store = self.inner();
+        let image = rw.parent.as_ref().map(|chain| store.known(chain));
+        // What is not known of an image it may have.
+        let capabilities = image.is_some_and(|image| image.map_or(true, |it| it.capabilities));
+        let work = |old: &Root, new: &Root| work(Base { root: old, capabilities }, new);
         let init = Active::hold(store, &rw.mount.init())?;
         match reach {
             Reach::AtRest => {

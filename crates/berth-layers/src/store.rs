@@ -25,6 +25,8 @@ pub struct Layer {
     pub size: u64,
     /// Bytes of it and everything below.
     pub chain_size: u64,
+    /// Whether a file of it or of what is below may have a `security.capability`.
+    pub capabilities: bool,
     /// How many layers there are down to the base, itself included.
     pub depth: u32,
     /// When it was recorded.

@@ -36,7 +36,7 @@ fn two_trees_are_compared_as_docker_does() {
     let (_old_dir, old) = made(base());
     for (new, expected) in table {
         let (_dir, new) = made(new);
-        let found = between(Some(&old), &new).unwrap();
+        let found = between(Some((&old).into()), &new).unwrap();
         assert_eq!(lines(&found), expected);
     }
     let all = between(None, &old).unwrap();
@@ -88,7 +88,7 @@ fn where_times_are_unclear_the_content_decides() {
         let times = Timestamps { last_access: time, last_modification: time };
         let name = new_dir.path().join("n");
         rustix::fs::utimensat(CWD, &name, &times, AtFlags::SYMLINK_NOFOLLOW).unwrap();
-        assert_eq!(lines(&between(Some(&old), &new).unwrap()), expected);
+        assert_eq!(lines(&between(Some((&old).into()), &new).unwrap()), expected);
         assert_eq!(lines(&of_overlay(&new, &[old]).unwrap()), expected);
     }
 }

@@ -28,19 +28,39 @@ use snapshot::Known;
 /// The most names that one task looks at.
 const PART: usize = 512;
 
+/// A tree that another one is compared with.
+#[derive(Debug, Clone, Copy)]
+pub struct Base<'a> {
+    /// Its top.
+    pub root: &'a Root,
+    /// Whether a file in it may have a `security.capability`. Where none has, those of the new tree
+    /// alone are asked for theirs.
+    pub capabilities: bool,
+}
+
+impl<'a> From<&'a Root> for Base<'a> {
+    fn from(root: &'a Root) -> Self {
+        Self { root, capabilities: true }
+    }
+}
+
 /// Compares two full trees; `old` of `None` is an empty one. Parents come before their children.
-pub fn between(old: Option<&Root>, new: &Root) -> Result<Vec<Change>, ChangesError> {
+pub fn between(old: Option<Base<'_>>, new: &Root) -> Result<Vec<Change>, ChangesError> {
+    let capabilities = old.is_some_and(|old| old.capabilities);
+    let old = old.map(|old| old.root);
     let place = Arc::new(Place { above: None, name: Vec::new(), depth: 0 });
     let open = |root: &Root| open_dir(root.fd(), b".").map_err(|error| place.failed("open", error));
     let pair = Pair { old: old.map(open).transpose()?, new: open(new)?, place: Arc::clone(&place) };
     let known = pair.old.as_ref().and_then(|old| Known::find(old, &pair.new));
-    walk(pair, known.as_ref())
+    walk(pair, known.as_ref(), capabilities)
 }
 
-fn walk(top: Pair, known: Option<&Known>) -> Result<Vec<Change>, ChangesError> {
+fn walk(top: Pair, known: Option<&Known>, capabilities: bool) -> Result<Vec<Change>, ChangesError> {
     let first = Task::List { pair: Arc::new(top), node: 0 };
     let findings = Findings::new();
-    let act = |pool: &Pool<_, _>, task: Task| task.run(&Walk { pool, findings: &findings, known });
+    let act = |pool: &Pool<_, _>, task: Task| {
+        task.run(&Walk { pool, findings: &findings, known, capabilities })
+    };
     Pool::run("compare", first, act, |source| ChangesError {
         action: "start to compare",
         path: "/".into(),
@@ -80,6 +100,8 @@ struct Walk<'a> {
     pool: &'a Pool<Task, ChangesError>,
     findings: &'a Findings,
     known: Option<&'a Known>,
+    /// Whether the old tree may have some.
+    capabilities: bool,
 }
 
 /// Where a directory is, for messages; it holds nothing open.
@@ -294,7 +316,8 @@ fn compare(walk: &Walk<'_>, pair: &Arc<Pair>, names: Vec<Name>) -> Result<Compar
         all.push(Found { name, kind, inner: None });
     }
     if let Some(old) = &pair.old {
-        let sides = [old.as_fd(), pair.new.as_fd()];
+        let old = walk.capabilities.then_some(old.as_fd());
+        let sides = (old, pair.new.as_fd());
         for at in with_other_capability(sides, all, alike)
             .map_err(|error| pair.place.failed("compare", error))?
         {
@@ -326,9 +349,10 @@ fn may_differ(old: &Stat, new: &Stat) -> bool {
     changed(old) != changed(new)
 }
 
-/// Those of `alike`, places in `all`, whose `security.capability` is not the same on both sides.
+/// Those of `alike`, places in `all`, whose `security.capability` is not the same on both sides;
+/// without an old side none had any.
 fn with_other_capability(
-    sides: [BorrowedFd<'_>; 2],
+    (old, new): (Option<BorrowedFd<'_>>, BorrowedFd<'_>),
     all: &[Found],
     mut alike: Vec<usize>,
 ) -> Result<Vec<usize>, Errno> {
@@ -336,11 +360,12 @@ fn with_other_capability(
         return Ok(alike);
     }
     // From inside the directories, for there is no call that takes a descriptor and a name.
-    let [old, new] = sides.map(|side| {
+    let all_of = |side: BorrowedFd<'_>| {
         rustix::process::fchdir(side)?;
         alike.iter().map(|&at| capability(&all[at].name)).collect::<Result<Vec<_>, _>>()
-    });
-    let (old, new) = (old?, new?);
+    };
+    let new = all_of(new)?;
+    let old = old.map_or_else(|| Ok(vec![None; new.len()]), all_of)?;
     let mut pairs = old.iter().zip(&new);
     alike.retain(|_| pairs.next().is_some_and(|(old, new)| old != new));
     Ok(alike)

@@ -189,7 +189,10 @@ fn root_an_upper_directory_becomes_the_layer_that_docker_makes() {
         "Deleted /g",
     ];
     assert_eq!(lines, expected);
-    assert_eq!(between(Some(&overlay.root("lower")), &overlay.root("merged")).unwrap(), found);
+    assert_eq!(
+        between(Some((&overlay.root("lower")).into()), &overlay.root("merged")).unwrap(),
+        found
+    );
     assert_eq!(crate::changes::tree_size(&upper).unwrap(), 2);
     assert_eq!(crate::changes::changed_size(&overlay.root("merged"), &found).unwrap(), 2);
 

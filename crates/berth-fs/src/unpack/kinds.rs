@@ -9,6 +9,7 @@ use rustix::fs::{
 use rustix::io::Errno;
 
 use crate::capability;
+use crate::changes::CAPABILITY;
 use crate::root::READ_DIR;
 use crate::tar::{Entry, Kind, Reader, Time};
 use crate::unpack::extract::{Job, Keep, io_error};
@@ -34,7 +35,7 @@ pub(super) fn timestamps(mtime: Time, atime: Option<Time>) -> Timestamps {
 /// to the host's policy, may not come from outside.
 fn is_allowed(name: &[u8]) -> bool {
     let steers = [&b"user.overlay."[..], b"user.fuseoverlayfs."];
-    name == b"security.capability"
+    name == CAPABILITY.as_bytes()
         || name.starts_with(b"user.") && !steers.iter().any(|prefix| name.starts_with(prefix))
 }
 
@@ -133,6 +134,7 @@ impl Job<'_> {
                 self.done.skipped_xattrs += 1;
                 continue;
             }
+            self.done.capabilities += u64::from(name == CAPABILITY.as_bytes());
             let value = capability::to_host(name, value, &self.options.ids);
             match rustix::fs::fsetxattr(fd, &name[..], &value, XattrFlags::empty()) {
                 Ok(()) => {}

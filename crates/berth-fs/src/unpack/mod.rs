@@ -127,6 +127,8 @@ pub struct Unpacked {
     pub tree_size: u64,
     /// Sum of the sizes in the headers: what full-tree drivers record as the layer's size.
     pub header_size: u64,
+    /// Entries with a `security.capability`.
+    pub capabilities: u64,
     /// Extended attributes that were left out: not allowed in a layer, or not supported by the
     /// file system.
     pub skipped_xattrs: u64,

@@ -120,6 +120,51 @@ fn root_changes_sizes_and_commit_are_dockers() {
     });
 }
 
+/// As `setcap cap_net_raw+ep` sets it.
+const CAPABILITY: [u8; 20] = [1, 0, 0, 2, 0, 32, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+
+/// A file `p` with a capability.
+fn capable_tar() -> Vec<u8> {
+    let mut tar = tar::Builder::new(Vec::new());
+    let capability = ("SCHILY.xattr.security.capability", &CAPABILITY[..]);
+    tar.append_pax_extensions([capability]).unwrap();
+    let mut header = tar::Header::new_ustar();
+    header.set_size(1);
+    header.set_mode(0o755);
+    header.set_mtime(1_700_000_000);
+    tar.append_data(&mut header, "p", &b"x"[..]).unwrap();
+    tar.into_inner().unwrap()
+}
+
+#[test]
+fn root_a_capability_given_or_taken_is_a_change() {
+    on_each_driver("root_a_capability_given_or_taken_is_a_change", |root| {
+        let open = root.open();
+        // One given where no file of the image has any, one given and one taken where some have.
+        let plain = [base_tar()];
+        let capable = [base_tar(), capable_tar(), tar_of("last")];
+        let table: [(&[Vec<u8>], bool, &[&str]); 2] =
+            [(&plain, false, &["C /g"]), (&capable, true, &["C /g", "C /p"])];
+        for (tars, has_capabilities, expected) in table {
+            let top = load(&open, tars, "image").unwrap();
+            let layer = open.store.get(&top).unwrap().unwrap();
+            assert_eq!(layer.capabilities, has_capabilities);
+            let id = container(&open, Some(&top)).unwrap();
+            {
+                let mounted = mount(&open.store, &id);
+                let at = |name: &str| mounted.root().join(name);
+                let (name, flags) = ("security.capability", rustix::fs::XattrFlags::empty());
+                rustix::fs::setxattr(at("g"), name, &CAPABILITY, flags).unwrap();
+                if has_capabilities {
+                    rustix::fs::removexattr(at("p"), name).unwrap();
+                }
+            }
+            assert_eq!(changes(&open.store, &id), expected);
+        }
+        root.recover();
+    });
+}
+
 /// A file `one`, which is also `two`.
 fn linked_tar() -> Vec<u8> {
     let mut bytes = tar_of("one");

@@ -3,7 +3,7 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 
-use rustix::ioctl::{Opcode, opcode};
+use rustix::ioctl::{Opcode, Updater, ioctl, opcode};
 
 use super::{MAGIC, call};
 
@@ -49,14 +49,24 @@ struct SearchKey {
     unused_too: [u64; 4],
 }
 
-/// `struct btrfs_ioctl_search_args`.
+/// `struct btrfs_ioctl_search_args_v2`, without what follows it.
 #[repr(C)]
-struct Search {
+struct SearchHead {
     key: SearchKey,
-    found: [u8; 3992],
+    /// Of what follows, in bytes.
+    space: u64,
 }
 
-const TREE_SEARCH: Opcode = opcode::read_write::<Search>(MAGIC, 17);
+/// A search, and room for what it finds.
+#[repr(C)]
+struct Search {
+    head: SearchHead,
+    found: [u8; SPACE],
+}
+
+/// The kernel copies so much at a time; an item takes a part of a block of 64 KiB at most.
+const SPACE: usize = 64 << 10;
+const TREE_SEARCH: Opcode = opcode::read_write::<SearchHead>(MAGIC, 17);
 const SUBVOL_INFO: Opcode = opcode::read::<SubvolInfo>(MAGIC, 60);
 
 /// What the file system says of a subvolume.
@@ -146,6 +156,31 @@ struct Key {
     offset: u64,
 }
 
+/// Before all else in a tree.
+const FIRST: Key = Key { object: 0, kind: 0, offset: 0 };
+
+impl SearchHead {
+    /// All that is in the tree of a file from a place on.
+    fn from(from: Key) -> Self {
+        let key = SearchKey {
+            // That of the file.
+            tree: 0,
+            min_object: from.object,
+            max_object: u64::MAX,
+            min_offset: from.offset,
+            max_offset: u64::MAX,
+            min_transaction: 0,
+            max_transaction: u64::MAX,
+            min_kind: from.kind,
+            max_kind: u32::MAX,
+            items: u32::MAX,
+            unused: 0,
+            unused_too: [0; 4],
+        };
+        Self { key, space: SPACE as u64 }
+    }
+}
+
 impl Key {
     /// The next place; `None` after the last.
     fn next(self) -> Option<Self> {
@@ -166,28 +201,14 @@ fn search(
     file: BorrowedFd<'_>,
     mut each: impl FnMut(Key, &[u8]) -> io::Result<()>,
 ) -> io::Result<()> {
-    let mut next = Some(Key { object: 0, kind: 0, offset: 0 });
+    let mut next = Some(FIRST);
+    let mut args = Box::new(Search { head: SearchHead::from(FIRST), found: [0; SPACE] });
     while let Some(from) = next {
-        let key = SearchKey {
-            // That of the file.
-            tree: 0,
-            min_object: from.object,
-            max_object: u64::MAX,
-            min_offset: from.offset,
-            max_offset: u64::MAX,
-            min_transaction: 0,
-            max_transaction: u64::MAX,
-            min_kind: from.kind,
-            max_kind: u32::MAX,
-            items: u32::MAX,
-            unused: 0,
-            unused_too: [0; 4],
-        };
-        let mut args = Box::new(Search { key, found: [0; 3992] });
-        call::<TREE_SEARCH, _>(file, &mut *args)?;
+        args.head = SearchHead::from(from);
+        call_search(file, &mut args)?;
         let mut rest = &args.found[..];
         next = None;
-        for _ in 0..args.key.items {
+        for _ in 0..args.head.key.items {
             let (object, offset) = (word(rest, 8)?, word(rest, 16)?);
             let (kind, length) = (half(rest, 24)?, half(rest, 28)?);
             let end = HEADER + usize::try_from(length).map_err(|_| cut_short())?;
@@ -197,6 +218,14 @@ fn search(
             next = key.next();
         }
     }
+    Ok(())
+}
+
+fn call_search(file: BorrowedFd<'_>, args: &mut Search) -> io::Result<()> {
+    // SAFETY: the opcode is that of the head, which has the layout of the kernel's structure; behind it the
+    // kernel writes `space` bytes at most, which is the length of what follows there. All of it is
+    // integers and bytes without padding, for which any bytes are valid.
+    unsafe { ioctl(file, Updater::<TREE_SEARCH, Search>::new(args))? };
     Ok(())
 }
 

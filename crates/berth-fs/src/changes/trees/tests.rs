@@ -14,7 +14,7 @@ use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, Timespec, Timestamps};
 
 use berth_sys::btrfs;
 
-use super::{CAPABILITY, Change, ChangeKind, Known, between};
+use super::{Base, CAPABILITY, Change, ChangeKind, Known, between};
 use crate::copy::{self, Xattrs};
 use crate::root::{MAX_DEPTH, Root};
 
@@ -165,11 +165,23 @@ fn slow(old: Option<&Path>, new: &Path, at: &Path, list: &mut Vec<Change>) {
     }
 }
 
+fn has_capabilities(tree: &Path) -> bool {
+    children(tree).iter().map(|name| tree.join(name)).any(|path| {
+        rustix::fs::lgetxattr(&path, CAPABILITY, &mut [0; 64][..]).is_ok()
+            || look(&path).is_dir() && has_capabilities(&path)
+    })
+}
+
 fn check(old: &Path, new: &Path) {
     let roots = [old, new].map(|path| Root::open(path).unwrap());
     let mut expected = Vec::new();
     slow(Some(old), new, Path::new("/"), &mut expected);
-    assert_eq!(between(Some(&roots[0]), &roots[1]).unwrap(), expected);
+    let base = Base::from(&roots[0]);
+    assert_eq!(between(Some(base), &roots[1]).unwrap(), expected);
+    if !has_capabilities(old) {
+        let base = Base { capabilities: false, ..base };
+        assert_eq!(between(Some(base), &roots[1]).unwrap(), expected);
+    }
     let mut everything = Vec::new();
     slow(None, new, Path::new("/"), &mut everything);
     assert_eq!(between(None, &roots[1]).unwrap(), everything);
