@@ -60,6 +60,11 @@ impl ImageStore {
         self.db.write(|tx| note_blobs(tx, std::slice::from_ref(blob)))
     }
 
+    /// Remembers blobs that a registry has, together with what else is written.
+    pub fn note_blobs(&self, tx: &Tx<'_>, blobs: &[LayerBlob]) -> Result<(), ImageError> {
+        note_blobs(tx, blobs)
+    }
+
     /// Forgets a blob that a registry does not have after all.
     pub fn forget_blob(&self, blob: &LayerBlob) -> Result<(), ImageError> {
         self.db.write(|tx| {

@@ -134,6 +134,7 @@ pub(crate) struct Auth {
     /// The registry's challenges; the first that we can answer counts.
     challenges: Mutex<Vec<Challenge>>,
     tokens: Mutex<HashMap<Scopes, Token>>,
+    fetching: tokio::sync::Mutex<()>,
     /// What the token server gave in the place of the password, for `docker login`.
     identity: Mutex<Option<String>>,
 }
@@ -144,21 +145,42 @@ struct Token {
     until: Instant,
 }
 
+/// A request that says who asks.
+#[derive(Debug)]
+pub(crate) struct Signed {
+    pub(crate) request: RequestBuilder,
+    /// The token in it, if it came from a token server.
+    pub(crate) token: Option<String>,
+}
+
 impl Auth {
     pub(crate) fn new(credentials: Credentials, challenges: Vec<Challenge>) -> Self {
         Self {
             credentials,
             challenges: Mutex::new(challenges),
             tokens: Mutex::default(),
+            fetching: tokio::sync::Mutex::default(),
             identity: Mutex::default(),
         }
     }
 
     /// Takes over the challenges of a refusal. Whether they are worth another try.
-    pub(crate) fn challenged(&self, scopes: &Scopes, challenges: Vec<Challenge>) -> bool {
-        let was_there = lock(&self.tokens).remove(scopes).is_some();
+    pub(crate) fn challenged(
+        &self,
+        scopes: &Scopes,
+        token: Option<&str>,
+        challenges: Vec<Challenge>,
+    ) -> bool {
+        // Another request may have been refused for the same token, and may have a new one by now.
+        let mut tokens = lock(&self.tokens);
+        if let Some(refused) = token
+            && tokens.get(scopes).is_some_and(|kept| kept.text == refused)
+        {
+            tokens.remove(scopes);
+        }
+        drop(tokens);
         let mut known = lock(&self.challenges);
-        if challenges.is_empty() || (!was_there && *known == challenges) {
+        if challenges.is_empty() || (token.is_none() && *known == challenges) {
             return false;
         }
         *known = challenges;
@@ -171,22 +193,24 @@ impl Auth {
         http: &Http,
         scopes: &Scopes,
         request: RequestBuilder,
-    ) -> Result<RequestBuilder, RegistryError> {
+    ) -> Result<Signed, RegistryError> {
+        let with = |request| Signed { request, token: None };
         if !self.credentials.registrytoken.is_empty() {
-            return Ok(request.bearer_auth(&self.credentials.registrytoken));
+            return Ok(with(request.bearer_auth(&self.credentials.registrytoken)));
         }
         let challenges = lock(&self.challenges).clone();
         if let Some(bearer) = challenges.iter().find(|one| one.scheme == "bearer") {
-            return Ok(request.bearer_auth(self.token(http, bearer, scopes).await?));
+            let token = self.token(http, bearer, scopes).await?;
+            return Ok(Signed { request: request.bearer_auth(&token), token: Some(token) });
         }
         if challenges.iter().any(|one| one.scheme == "basic") {
             if !self.credentials.has_password() {
                 return Err(RegistryError::NoCredentials);
             }
             let Credentials { username, password, .. } = &self.credentials;
-            return Ok(request.basic_auth(username, Some(password)));
+            return Ok(with(request.basic_auth(username, Some(password))));
         }
-        Ok(request)
+        Ok(with(request))
     }
 
     /// What stands for the password from here on, if the token server gave something.
@@ -200,6 +224,8 @@ impl Auth {
         challenge: &Challenge,
         scopes: &Scopes,
     ) -> Result<String, RegistryError> {
+        // Of requests that begin together one fetches it.
+        let _turn = self.fetching.lock().await;
         let known = lock(&self.tokens).get(scopes).cloned();
         if let Some(token) = known.filter(|token| token.until > Instant::now()) {
             return Ok(token.text);
@@ -210,7 +236,7 @@ impl Auth {
             reason: error.to_string(),
         })?;
         let request = self.token_request(http, realm.clone(), parameter("service"), scopes);
-        let sent = request.send().await;
+        let sent = request.timeout(http.limits.stall).send().await;
         let response = sent.map_err(|error| transport::failed("Get", &realm, &error))?;
         if !response.status().is_success() {
             return Err(body::error(response, http.limits.stall).await);

@@ -45,6 +45,13 @@ pub(crate) async fn whole(
         .unwrap_or(Err(RegistryError::Stalled { bytes: most, seconds }))
 }
 
+/// Reads a body that says nothing, if it is small: the connection may be used again then.
+pub(crate) async fn skip(response: Response, patience: Duration) {
+    if let Err(error) = whole(response, "a request", ERROR_MOST, patience).await {
+        tracing::debug!(%error, "a connection is not used again");
+    }
+}
+
 /// Why an answer that is no success is none.
 pub(crate) async fn error(response: Response, patience: Duration) -> RegistryError {
     let status = response.status();

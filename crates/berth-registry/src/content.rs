@@ -1,8 +1,8 @@
 //! Reading: manifests, tags, small blobs, and whether a blob is there.
 
 use berth_types::Digest;
-use reqwest::header::{ACCEPT, CONTENT_TYPE, LINK};
-use reqwest::{Method, Response, StatusCode, Url};
+use reqwest::header::{ACCEPT, CONTENT_LENGTH, CONTENT_TYPE, HeaderName, LINK};
+use reqwest::{Method, RequestBuilder, Response, StatusCode, Url};
 use serde::Deserialize;
 
 use crate::body;
@@ -12,6 +12,8 @@ use crate::session::{Access, Session};
 
 /// The largest page of a list of tags.
 const TAGS_MOST: u64 = 16 << 20;
+/// The header in which a registry says what a manifest's digest is.
+static CONTENT_DIGEST: HeaderName = HeaderName::from_static("docker-content-digest");
 /// How many pages of tags are read.
 const PAGES: usize = 1000;
 
@@ -59,9 +61,7 @@ impl Session {
     ) -> Result<(String, Vec<u8>), RegistryError> {
         let url = self.endpoint().at(&format!("{repository}/manifests/{reference}"));
         let scopes = vec![Access::Pull.of(repository)];
-        let asked = self.ask(Method::GET, url, &scopes, |request| {
-            ACCEPTED.iter().fold(request, |request, media_type| request.header(ACCEPT, *media_type))
-        });
+        let asked = self.ask(Method::GET, url, &scopes, accepting);
         let asked = asked.await.map_err(|error| match error {
             // Docker looks for a tag before it asks for it, and people search for its words.
             RegistryError::Token { url, cause, .. } if Digest::parse(reference).is_err() => {
@@ -115,6 +115,25 @@ impl Session {
         Ok(tags)
     }
 
+    /// What a tag leads to, if the registry says so: a word, which nothing else is built on.
+    pub(crate) async fn manifest_named(
+        &self,
+        repository: &str,
+        tag: &str,
+        scopes: &Vec<String>,
+    ) -> Result<Option<Named>, RegistryError> {
+        let url = self.endpoint().at(&format!("{repository}/manifests/{tag}"));
+        let asked = self.ask(Method::HEAD, url, scopes, accepting);
+        let response = asked.await?;
+        if response.status() != StatusCode::OK {
+            return Ok(None);
+        }
+        let text = |name| header(&response, name);
+        let digest = text(&CONTENT_DIGEST).and_then(|text| Digest::parse(text).ok());
+        let media_type = text(&CONTENT_TYPE).unwrap_or_default().to_owned();
+        Ok(digest.map(|digest| Named { digest, media_type }))
+    }
+
     /// How long a blob is, if it is there.
     pub(crate) async fn blob_size(
         &self,
@@ -128,9 +147,23 @@ impl Session {
             return Ok(None);
         }
         let response = self.expect(response, &[StatusCode::OK]).await?;
-        let length = header(&response, &reqwest::header::CONTENT_LENGTH);
+        let length = header(&response, &CONTENT_LENGTH);
         Ok(length.and_then(|text| text.parse().ok()))
     }
+}
+
+/// With every media type of manifests that we read.
+fn accepting(request: RequestBuilder) -> RequestBuilder {
+    ACCEPTED.iter().fold(request, |request, media_type| request.header(ACCEPT, *media_type))
+}
+
+/// A manifest's name, as a registry tells it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Named {
+    /// The digest that it says the manifest has.
+    pub digest: Digest,
+    /// The media type that it would come as.
+    pub media_type: String,
 }
 
 fn header<'a>(response: &'a Response, name: &reqwest::header::HeaderName) -> Option<&'a str> {

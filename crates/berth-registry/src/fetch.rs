@@ -8,8 +8,9 @@ use reqwest::header::{CONTENT_DISPOSITION, CONTENT_TYPE, LAST_MODIFIED};
 use reqwest::{Client, Response, StatusCode, Url};
 use tokio::sync::mpsc;
 
+use crate::clients::CONNECT;
 use crate::error::RegistryError;
-use crate::session::{CONNECT, Limits};
+use crate::session::Limits;
 use crate::{body, tls, transport};
 
 /// How much of the body of a refusal is told.
@@ -40,14 +41,7 @@ pub async fn fetch(
         text: url.to_owned(),
         reason: error.to_string(),
     })?;
-    let trusted = match tokio::task::spawn_blocking(tls::plain).await {
-        Ok(trusted) => trusted?,
-        Err(error) => match error.try_into_panic() {
-            Ok(panic) => std::panic::resume_unwind(panic),
-            // The runtime is about to end; nobody waits for this any more.
-            Err(_cancelled) => return std::future::pending().await,
-        },
-    };
+    let trusted = tls::off_thread(tls::plain).await?;
     let client = Client::builder()
         .tls_backend_preconfigured(trusted)
         .user_agent(concat!("berth/", env!("CARGO_PKG_VERSION")))

@@ -10,7 +10,7 @@
 //! | [`session`] | one registry with one client's credentials: everything is asked through it |
 //! | [`manifest`] | what an image is made of, and the choice among platforms |
 //! | [`download`] | one blob into a file: resumed, verified, tried again |
-//! | [`upload`] | one blob out of a stream |
+//! | [`upload`] | one blob out of a stream: found there, mounted, or sent, and again from where it was cut |
 //!
 //! Everything is async and may be dropped at any point; what a download has got by then stays in
 //! its file.
@@ -20,6 +20,7 @@
 pub mod auth;
 mod body;
 mod challenge;
+mod clients;
 mod content;
 pub mod download;
 pub mod endpoint;
@@ -27,6 +28,7 @@ mod error;
 pub mod fetch;
 mod login;
 pub mod manifest;
+mod outgoing;
 pub mod search;
 pub mod session;
 mod tls;
@@ -34,9 +36,11 @@ mod transport;
 pub mod upload;
 
 pub use auth::{Credentials, KnownRegistries};
-pub use content::Fetched;
+pub use clients::Clients;
+pub use content::{Fetched, Named};
 pub use endpoint::{Endpoint, Purpose, RegistryOptions};
 pub use error::{ErrorCode, RegistryError};
 pub use login::{LoggedIn, login};
 pub use manifest::{Descriptor, Manifest, Platform};
+pub use outgoing::Outgoing;
 pub use session::{Limits, Session};

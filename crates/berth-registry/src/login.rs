@@ -4,6 +4,7 @@ use reqwest::{Method, StatusCode, Url};
 
 use crate::auth::Credentials;
 use crate::body;
+use crate::clients::Clients;
 use crate::endpoint::{INDEX_SERVER, Purpose, RegistryOptions};
 use crate::error::RegistryError;
 use crate::session::{Limits, Session};
@@ -23,6 +24,7 @@ pub async fn login(
 ) -> Result<LoggedIn, RegistryError> {
     let server = Some(&*credentials.serveraddress).filter(|text| !text.is_empty());
     let domain = domain_of(server.unwrap_or(INDEX_SERVER))?;
+    let clients = Clients::default();
     let mut last = None;
     let mut is_with_tls = false;
     for endpoint in options.endpoints(&domain, Purpose::Push).await? {
@@ -30,8 +32,8 @@ pub async fn login(
             continue;
         }
         let is_secure = endpoint.url.scheme() == "https";
-        let opened =
-            Session::open(endpoint, &options.certs_dir, credentials.clone(), limits.clone()).await;
+        let (certs, own) = (&options.certs_dir, credentials.clone());
+        let opened = Session::open(&clients, endpoint, certs, own, limits.clone()).await;
         let result = match opened {
             Ok(session) => {
                 is_with_tls |= is_secure;

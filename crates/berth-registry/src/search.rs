@@ -7,9 +7,10 @@ use serde::Deserialize;
 
 use crate::auth::Credentials;
 use crate::body;
+use crate::clients::Clients;
 use crate::endpoint::{DOCKER_IO, Endpoint, Purpose, RegistryOptions};
 use crate::error::RegistryError;
-use crate::session::{Limits, client};
+use crate::session::Limits;
 use crate::transport;
 
 /// Where Docker's registry is searched.
@@ -121,7 +122,7 @@ async fn ask(
     limits: &Limits,
     url: &Url,
 ) -> Result<Vec<Found>, RegistryError> {
-    let mut request = client(endpoint, certs_dir, limits).await?.get(url.clone());
+    let mut request = Clients::default().of(endpoint, certs_dir).await?.get(url.clone());
     if credentials.has_password() {
         request = request.basic_auth(&credentials.username, Some(&credentials.password));
     }

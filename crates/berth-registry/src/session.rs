@@ -3,13 +3,13 @@
 use std::path::Path;
 use std::time::Duration;
 
-use reqwest::redirect::Policy;
 use reqwest::{Client, Method, RequestBuilder, Response, StatusCode, Url};
 
-use crate::auth::{Auth, Credentials, Scopes};
+use crate::auth::{Auth, Credentials, Scopes, Signed};
+use crate::clients::Clients;
 use crate::endpoint::Endpoint;
 use crate::error::RegistryError;
-use crate::tls::{self, Trust};
+use crate::outgoing::{Outgoing, THINKING};
 use crate::{body, challenge, transport};
 
 /// How long anything may take, and how often it is tried.
@@ -39,12 +39,8 @@ impl Default for Limits {
     }
 }
 
-/// How long it may take to connect.
-pub(crate) const CONNECT: Duration = Duration::from_secs(30);
 /// How long the first request, which tells what kind of registry it is, may take.
 const PING: Duration = Duration::from_secs(15);
-/// How many redirects are followed.
-const REDIRECTS: usize = 10;
 
 /// A client of HTTP and its limits.
 #[derive(Debug, Clone)]
@@ -79,18 +75,20 @@ impl Access {
 }
 
 impl Session {
-    /// Asks an address whether it is a registry, and how it wants to be told who asks.
+    /// Asks an address whether it is a registry, and how it wants to be told who asks; over a
+    /// connection that an earlier session left, if there is one.
     pub async fn open(
+        clients: &Clients,
         endpoint: Endpoint,
         certs_dir: &Path,
         credentials: Credentials,
         limits: Limits,
     ) -> Result<Self, RegistryError> {
-        let client = client(&endpoint, certs_dir, &limits).await?;
+        let client = clients.of(&endpoint, certs_dir).await?;
         let http = Http { client, limits };
         let url = endpoint.at("");
-        let asked = http.client.get(url.clone()).timeout(PING).send().await;
-        let response = asked.map_err(|error| transport::failed("Get", &url, &error))?;
+        let request = http.client.get(url.clone());
+        let response = transmit(&Method::GET, &url, request, PING).await?;
         let challenges = match response.status() {
             StatusCode::UNAUTHORIZED => challenge::all(response.headers()),
             status if status.is_server_error() => {
@@ -98,6 +96,7 @@ impl Session {
             }
             _ => Vec::new(),
         };
+        body::skip(response, PING).await;
         Ok(Self { endpoint, http, auth: Auth::new(credentials, challenges) })
     }
 
@@ -126,40 +125,64 @@ impl Session {
         let mut is_again = false;
         loop {
             let request = self.http.client.request(method.clone(), url.clone());
-            let response = self.send(&method, &url, scopes, add(request)).await?;
+            let Signed { request, token } = self.sign(&method, &url, scopes, add(request)).await?;
+            let response = transmit(&method, &url, request, self.patience(&method)).await?;
             if response.status() != StatusCode::UNAUTHORIZED || is_again {
                 return Ok(response);
             }
             let challenges = challenge::all(response.headers());
-            if !self.auth.challenged(scopes, challenges) {
+            if !self.auth.challenged(scopes, token.as_deref(), challenges) {
                 return Ok(response);
             }
             is_again = true;
         }
     }
 
-    /// Asks once; for bodies that cannot be sent twice.
+    /// Sends once; for bodies that cannot be sent twice.
     pub(crate) async fn send(
         &self,
         method: &Method,
         url: &Url,
         scopes: &Scopes,
         request: RequestBuilder,
+        outgoing: Outgoing,
     ) -> Result<Response, RegistryError> {
-        let verb = verb(method);
-        let request = if self.is_own(url) {
-            self.auth.sign(&self.http, scopes, request).await.map_err(|cause| match cause {
-                RegistryError::Transport { .. } => cause,
-                cause => RegistryError::Token {
-                    verb: verb.clone(),
-                    url: url.to_string(),
-                    cause: Box::new(cause),
-                },
-            })?
-        } else {
-            request
-        };
-        request.send().await.map_err(|error| transport::failed(&verb, url, &error))
+        let signed = self.sign(method, url, scopes, request).await?;
+        let Outgoing { body, progress } = outgoing;
+        tokio::select! {
+            sent = signed.request.body(body).send() => {
+                sent.map_err(|error| transport::failed(&verb(method), url, &error))
+            }
+            () = progress.stalled(self.http.limits.stall) => {
+                Err(transport::silent(&verb(method), url))
+            }
+        }
+    }
+
+    /// How long an answer may take to begin.
+    fn patience(&self, method: &Method) -> Duration {
+        let stall = self.http.limits.stall;
+        if *method == Method::PUT { stall * THINKING } else { stall }
+    }
+
+    async fn sign(
+        &self,
+        method: &Method,
+        url: &Url,
+        scopes: &Scopes,
+        request: RequestBuilder,
+    ) -> Result<Signed, RegistryError> {
+        if !self.is_own(url) {
+            return Ok(Signed { request, token: None });
+        }
+        self.auth.sign(&self.http, scopes, request).await.map_err(|cause| match cause {
+            RegistryError::Transport { .. } => cause,
+            cause => RegistryError::Token {
+                verb: verb(method),
+                url: url.to_string(),
+                cause: Box::new(cause),
+            },
+        })
     }
 
     pub(crate) fn request(&self, method: Method, url: Url) -> RequestBuilder {
@@ -188,52 +211,33 @@ impl Session {
     }
 }
 
+/// Sends a request, and a question once more: the registry may have closed the connection, which an
+/// earlier answer left open, as the request went out.
+async fn transmit(
+    method: &Method,
+    url: &Url,
+    request: RequestBuilder,
+    patience: Duration,
+) -> Result<Response, RegistryError> {
+    let again =
+        if [Method::GET, Method::HEAD].contains(method) { request.try_clone() } else { None };
+    let failed = |error: reqwest::Error| transport::failed(&verb(method), url, &error);
+    let sent = async {
+        match (request.send().await, again) {
+            (Err(error), Some(again)) if transport::is_closed(&error) => {
+                tracing::debug!(%url, %error, "asked again");
+                again.send().await.map_err(failed)
+            }
+            (sent, _) => sent.map_err(failed),
+        }
+    };
+    let silent = |_elapsed| transport::silent(&verb(method), url);
+    tokio::time::timeout(patience, sent).await.map_err(silent)?
+}
+
 /// `Get`, as Go says it.
 fn verb(method: &Method) -> String {
     let text = method.as_str().to_lowercase();
     let mut letters = text.chars();
     letters.next().map_or_else(String::new, |first| first.to_uppercase().chain(letters).collect())
-}
-
-pub(crate) async fn client(
-    endpoint: &Endpoint,
-    certs_dir: &Path,
-    limits: &Limits,
-) -> Result<Client, RegistryError> {
-    let trust = if endpoint.is_insecure { Trust::Anybody } else { Trust::Signed };
-    let (certs_dir, host) = (certs_dir.to_owned(), endpoint.host());
-    let read = tokio::task::spawn_blocking(move || tls::config(&certs_dir, &host, trust)).await;
-    let config = match read {
-        Ok(config) => config?,
-        Err(error) => match error.try_into_panic() {
-            Ok(panic) => std::panic::resume_unwind(panic),
-            // The runtime is about to end; nobody waits for this any more.
-            Err(_cancelled) => std::future::pending().await,
-        },
-    };
-    let is_secure = endpoint.url.scheme() == "https" && !endpoint.is_insecure;
-    let mut builder = Client::builder()
-        .tls_backend_preconfigured(config)
-        .user_agent(concat!("berth/", env!("CARGO_PKG_VERSION")))
-        .connect_timeout(CONNECT)
-        .read_timeout(limits.stall)
-        .redirect(Policy::custom(move |attempt| {
-            if attempt.previous().len() > REDIRECTS {
-                attempt.error("stopped after 10 redirects")
-            } else if is_secure && attempt.url().scheme() != "https" {
-                attempt.error("a redirect away from https is not followed")
-            } else {
-                attempt.follow()
-            }
-        }));
-    // As Go: a proxy is never asked for this very host.
-    let host = endpoint.url.host_str().unwrap_or_default();
-    let address = host.trim_start_matches('[').trim_end_matches(']').parse::<std::net::IpAddr>();
-    if host == "localhost" || address.is_ok_and(|address| address.is_loopback()) {
-        builder = builder.no_proxy();
-    }
-    builder.build().map_err(|error| RegistryError::Trust {
-        path: endpoint.url.to_string(),
-        reason: error.to_string(),
-    })
 }

@@ -5,6 +5,7 @@
 //! <certs>/<host[:port]>/x.cert   a certificate to show, with its key x.key
 //! ```
 
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -16,13 +17,18 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 
 use crate::RegistryError;
 
-/// The settings of TLS for one registry. Reads files.
-pub(crate) fn config(
-    certs_dir: &Path,
-    host: &str,
-    trust: Trust,
-) -> Result<ClientConfig, RegistryError> {
-    with(&Files::read(&certs_dir.join(host))?, trust)
+/// Runs what reads files where it may block.
+pub(crate) async fn off_thread<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, RegistryError> + Send + 'static,
+) -> Result<T, RegistryError> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(done) => done,
+        Err(error) => match error.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            // The runtime is about to end; nobody waits for this any more.
+            Err(_cancelled) => std::future::pending().await,
+        },
+    }
 }
 
 /// The settings for a server that is no registry: what the system believes, and nothing is shown.
@@ -30,7 +36,8 @@ pub(crate) fn plain() -> Result<ClientConfig, RegistryError> {
     with(&Files::default(), Trust::Signed)
 }
 
-fn with(files: &Files, trust: Trust) -> Result<ClientConfig, RegistryError> {
+/// The settings of TLS for one registry.
+pub(crate) fn with(files: &Files, trust: Trust) -> Result<ClientConfig, RegistryError> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let versions = ClientConfig::builder_with_provider(Arc::clone(&provider))
         .with_safe_default_protocol_versions()
@@ -62,14 +69,38 @@ pub(crate) enum Trust {
 
 /// What is in a registry's directory.
 #[derive(Debug, Default)]
-struct Files {
+pub(crate) struct Files {
     authorities: Vec<PathBuf>,
     /// The certificate to show, and its key.
     identity: Option<(PathBuf, PathBuf)>,
 }
 
+/// A file as it was at some time; another one when it was written since.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Stamp {
+    path: PathBuf,
+    inode: u64,
+    size: u64,
+    changed: (i64, i64),
+}
+
+impl Stamp {
+    /// `None` for a file that is gone: reading it tells more.
+    fn of(path: &Path) -> Option<Self> {
+        let file = std::fs::metadata(path).ok()?;
+        let changed = (file.ctime(), file.ctime_nsec());
+        Some(Self { path: path.to_owned(), inode: file.ino(), size: file.size(), changed })
+    }
+}
+
 impl Files {
-    fn read(dir: &Path) -> Result<Self, RegistryError> {
+    /// What tells these files from what they may become.
+    pub(crate) fn stamps(&self) -> Vec<Stamp> {
+        let identity = self.identity.iter().flat_map(|(certificate, key)| [certificate, key]);
+        self.authorities.iter().chain(identity).filter_map(|path| Stamp::of(path)).collect()
+    }
+
+    pub(crate) fn read(dir: &Path) -> Result<Self, RegistryError> {
         let mut files = Self::default();
         let entries = match std::fs::read_dir(dir) {
             Ok(entries) => entries,

@@ -13,6 +13,17 @@ pub(crate) fn failed(verb: &str, url: &Url, error: &reqwest::Error) -> RegistryE
     RegistryError::Transport { verb, url: url.to_string(), reason: reason(url, error) }
 }
 
+/// A request that was not answered in time.
+pub(crate) fn silent(verb: &str, url: &Url) -> RegistryError {
+    let reason = "operation timed out".to_owned();
+    RegistryError::Transport { verb: verb.to_owned(), url: url.to_string(), reason }
+}
+
+/// Whether a connection that stood was closed before an answer came.
+pub(crate) fn is_closed(error: &reqwest::Error) -> bool {
+    error.is_request() && !error.is_connect() && !error.is_timeout()
+}
+
 fn reason(url: &Url, error: &(dyn Error + 'static)) -> String {
     let mut cause = Some(error);
     let mut last = String::new();

@@ -4,11 +4,13 @@ use std::sync::Arc;
 
 use berth_types::Digest;
 use bytes::Bytes;
-use reqwest::header::{CONTENT_LENGTH, CONTENT_TYPE, LOCATION};
-use reqwest::{Body, Method, Response, StatusCode, Url};
+use reqwest::header::{CONTENT_LENGTH, CONTENT_TYPE, LOCATION, RANGE};
+use reqwest::{Method, Response, StatusCode, Url};
 
 use crate::body;
+use crate::content::Named;
 use crate::error::RegistryError;
+use crate::outgoing::Outgoing;
 use crate::session::{Access, Session};
 
 /// The repository that is written to.
@@ -21,7 +23,7 @@ pub struct Target {
 }
 
 /// An upload that has begun.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Upload {
     location: Url,
     scopes: Vec<String>,
@@ -46,6 +48,11 @@ impl Target {
         self.session.blob_size(&self.repository, digest, &self.scopes()).await
     }
 
+    /// What a tag leads to, if the registry says so.
+    pub async fn named(&self, tag: &str) -> Result<Option<Named>, RegistryError> {
+        self.session.manifest_named(&self.repository, tag, &self.scopes()).await
+    }
+
     /// Begins an upload; with `mount`, tells where on the same registry the blob may be found.
     pub async fn begin(&self, mount: Option<(&Digest, &str)>) -> Result<Begun, RegistryError> {
         let mut url = self.session.endpoint().at(&format!("{}/blobs/uploads/", self.repository));
@@ -68,15 +75,30 @@ impl Target {
     }
 
     /// Sends a body into an upload; where to go on. Cannot be tried again with the same body.
-    pub async fn send(&self, upload: Upload, body: Body) -> Result<Upload, RegistryError> {
+    pub async fn send(&self, upload: Upload, body: Outgoing) -> Result<Upload, RegistryError> {
         let Upload { location: url, scopes } = upload;
         let request = self.session.request(Method::PATCH, url.clone());
-        let request = request.header(CONTENT_TYPE, "application/octet-stream").body(body);
-        let response = self.session.send(&Method::PATCH, &url, &scopes, request).await?;
+        let request = request.header(CONTENT_TYPE, "application/octet-stream");
+        let response = self.session.send(&Method::PATCH, &url, &scopes, request, body).await?;
         // Registries of an older draft say 204.
         let good = [StatusCode::ACCEPTED, StatusCode::NO_CONTENT, StatusCode::CREATED];
         let response = self.session.expect(response, &good).await?;
         Ok(Upload { location: location(&url, &response)?, scopes })
+    }
+
+    /// Where an upload that was cut goes on, and after how many bytes; `None` when the registry cannot
+    /// tell, and the blob is sent anew.
+    pub async fn resume(&self, upload: Upload) -> Result<Option<(Upload, u64)>, RegistryError> {
+        let Upload { location: url, scopes } = upload;
+        let asked = self.session.ask(Method::GET, url.clone(), &scopes, |request| request);
+        let response = asked.await?;
+        let range = response.headers().get(RANGE).and_then(|text| text.to_str().ok());
+        let (true, Some(kept)) = (response.status().is_success(), range.and_then(kept)) else {
+            return Ok(None);
+        };
+        // An address that is not repeated stays.
+        let location = location(&url, &response).unwrap_or(url);
+        Ok(Some((Upload { location, scopes }, kept)))
     }
 
     /// Ends an upload: the registry checks that it has the digest.
@@ -95,7 +117,7 @@ impl Target {
         match self.begin(None).await? {
             Begun::Mounted => Ok(()),
             Begun::Upload(upload) => {
-                let upload = self.send(upload, Body::from(bytes)).await?;
+                let upload = self.send(upload, Outgoing::whole(bytes)).await?;
                 self.finish(upload, digest).await
             }
         }
@@ -130,11 +152,10 @@ impl Target {
     }
 }
 
-/// A body that is made while it is sent. An error in it cuts it, and the registry takes none of it.
-pub fn body(pieces: tokio::sync::mpsc::Receiver<std::io::Result<Bytes>>) -> Body {
-    Body::wrap_stream(futures_util::stream::unfold(pieces, async |mut pieces| {
-        pieces.recv().await.map(|piece| (piece, pieces))
-    }))
+/// How many bytes a registry has that says `0-41`. `0-0` is said of none as well as of one.
+fn kept(range: &str) -> Option<u64> {
+    let last = range.trim().trim_start_matches("bytes=").strip_prefix("0-")?;
+    last.parse::<u64>().ok().filter(|last| *last > 0)?.checked_add(1)
 }
 
 /// Where the registry wants the next part; relative addresses are allowed.
@@ -145,4 +166,26 @@ fn location(from: &Url, response: &Response) -> Result<Url, RegistryError> {
         text: text.to_owned(),
         reason: error.to_string(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_registry_has_of_an_upload_is_read_from_its_range() {
+        #[rustfmt::skip]
+        let table = [
+            ("0-41",       Some(42)),
+            ("bytes=0-41", Some(42)),
+            ("0-0",        None),
+            ("1-41",       None),
+            ("0-",         None),
+            ("41",         None),
+            ("0-18446744073709551615", None),
+        ];
+        for (range, expected) in table {
+            assert_eq!(kept(range), expected, "{range}");
+        }
+    }
 }

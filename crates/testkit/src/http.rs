@@ -107,15 +107,27 @@ pub struct Server {
 }
 
 type Handler = dyn Fn(&Request) -> Reply + Send + Sync;
+/// After how many bytes of a request's body the server hangs up.
+type Limit = dyn Fn(&Request) -> Option<usize> + Send + Sync;
 
 impl Server {
     /// Answers with what `handler` says.
     pub fn start(handler: impl Fn(&Request) -> Reply + Send + Sync + 'static) -> Self {
+        Self::start_cutting(handler, |_| None)
+    }
+
+    /// Hangs up after so many bytes of a body as `limit` says, which is shown the request without its
+    /// body. `handler` is shown what came, and what it says is not sent.
+    pub fn start_cutting(
+        handler: impl Fn(&Request) -> Reply + Send + Sync + 'static,
+        limit: impl Fn(&Request) -> Option<usize> + Send + Sync + 'static,
+    ) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port on the loopback");
         let address = listener.local_addr().expect("a bound port");
         let seen = Arc::new(Mutex::new(Vec::new()));
         let stopping = Arc::new(AtomicBool::new(false));
         let handler: Arc<Handler> = Arc::new(handler);
+        let limit: Arc<Limit> = Arc::new(limit);
         std::thread::spawn({
             let (seen, stopping) = (Arc::clone(&seen), Arc::clone(&stopping));
             move || {
@@ -125,10 +137,10 @@ impl Server {
                     }
                     let Ok(stream) = stream else { continue };
                     let (seen, stopping) = (Arc::clone(&seen), Arc::clone(&stopping));
-                    let handler = Arc::clone(&handler);
+                    let (handler, limit) = (Arc::clone(&handler), Arc::clone(&limit));
                     std::thread::spawn(move || {
                         // Clients of hostile servers hang up, and that is no failure here.
-                        drop(serve(stream, &*handler, &seen, &stopping));
+                        drop(serve(stream, (&*handler, &*limit), &seen, &stopping));
                     });
                 }
             }
@@ -166,22 +178,28 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 fn serve(
     stream: TcpStream,
-    handler: &Handler,
+    (handler, limit): (&Handler, &Limit),
     seen: &Mutex<Vec<Request>>,
     stopping: &AtomicBool,
 ) -> io::Result<()> {
     let mut reader = BufReader::new(stream.try_clone()?);
-    let request = match read(&mut reader) {
+    let mut is_cut = false;
+    let request = match read(&mut reader, limit, &mut is_cut) {
         Ok(Some(request)) => request,
         Ok(None) => return Ok(()),
         // A client that speaks something else, such as TLS.
         Err(_) => return write(stream, &Request::default(), &Reply::new(400, ""), stopping),
     };
     lock(seen).push(request.clone());
-    write(stream, &request, &handler(&request), stopping)
+    let reply = handler(&request);
+    if is_cut { Ok(()) } else { write(stream, &request, &reply, stopping) }
 }
 
-fn read(reader: &mut BufReader<TcpStream>) -> io::Result<Option<Request>> {
+fn read(
+    reader: &mut BufReader<TcpStream>,
+    limit: &Limit,
+    is_cut: &mut bool,
+) -> io::Result<Option<Request>> {
     let mut line = String::new();
     if reader.read_line(&mut line)? == 0 {
         return Ok(None);
@@ -197,6 +215,7 @@ fn read(reader: &mut BufReader<TcpStream>) -> io::Result<Option<Request>> {
         let Some((name, value)) = line.trim_end().split_once(':') else { break };
         request.headers.push((name.to_ascii_lowercase(), value.trim().to_owned()));
     }
+    let most = limit(&request);
     if request.header("transfer-encoding").is_some_and(|coding| coding.contains("chunked")) {
         loop {
             let mut size = String::new();
@@ -205,6 +224,11 @@ fn read(reader: &mut BufReader<TcpStream>) -> io::Result<Option<Request>> {
             reader.take(size).read_to_end(&mut request.body)?;
             reader.read_line(&mut String::new())?;
             if size == 0 {
+                break;
+            }
+            if let Some(most) = most.filter(|most| request.body.len() >= *most) {
+                request.body.truncate(most);
+                *is_cut = true;
                 break;
             }
         }

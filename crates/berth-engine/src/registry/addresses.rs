@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use berth_registry::{Credentials, Endpoint, Purpose, RegistryError, Session};
+use berth_registry::{Clients, Credentials, Endpoint, Purpose, RegistryError, Session};
 
 use super::RegistryConfig;
 use super::error::{RegistryUseError, is_worth_another_address};
@@ -13,6 +13,7 @@ use crate::error::EngineError;
 pub(super) struct Addresses {
     config: RegistryConfig,
     credentials: Credentials,
+    clients: Arc<Clients>,
     left: std::vec::IntoIter<Endpoint>,
     is_mirror: bool,
     /// One of them answered over TLS; then none is asked without.
@@ -32,7 +33,16 @@ impl Engine {
         let endpoints = config.options.endpoints(domain, purpose).await;
         let endpoints = endpoints.map_err(RegistryUseError::Registry)?;
         let left = endpoints.into_iter();
-        Ok(Addresses { config, credentials, left, is_mirror: false, has_tls: false, last: None })
+        let clients = Arc::clone(self.registries().clients());
+        Ok(Addresses {
+            config,
+            credentials,
+            clients,
+            left,
+            is_mirror: false,
+            has_tls: false,
+            last: None,
+        })
     }
 }
 
@@ -51,7 +61,8 @@ impl Addresses {
                 if endpoint.is_mirror { Credentials::default() } else { self.credentials.clone() };
             let url = endpoint.url.to_string();
             let limits = self.config.limits.clone();
-            match Session::open(endpoint, &self.config.options.certs_dir, shown, limits).await {
+            let certs = &self.config.options.certs_dir;
+            match Session::open(&self.clients, endpoint, certs, shown, limits).await {
                 Ok(session) => {
                     self.has_tls |= is_tls;
                     return Some(Arc::new(session));

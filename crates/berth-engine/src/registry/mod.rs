@@ -5,7 +5,8 @@
 //! | [`pull`] | `docker pull`: names, endpoints, manifests, and the record in the end |
 //! | [`layers`] | the layers of one image: each downloaded, verified, unpacked |
 //! | [`transfers`] | downloads that several pulls share, and the files that they leave |
-//! | [`push`], [`send`] | `docker push`: the manifest, and each layer |
+//! | [`push`], [`push_one`], [`send`] | `docker push`: the images, each image, each layer |
+//! | [`upload`], [`pack`] | a layer that is sent, and again when it was cut; the body of an upload |
 //! | [`addresses`] | the addresses of a registry, in Docker's order |
 //! | [`ask`] | `docker login`, and looking at a registry without pulling |
 
@@ -14,17 +15,21 @@ mod ask;
 mod error;
 mod layers;
 mod limiter;
+mod pack;
 mod progress;
 mod pull;
 mod push;
+mod push_one;
 mod send;
 mod transfers;
+mod upload;
 
 use std::collections::HashMap;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use berth_images::ImageStore;
+use berth_registry::Clients;
 use berth_types::Digest;
 use tokio::sync::Semaphore;
 
@@ -66,6 +71,8 @@ impl Default for RegistryConfig {
 #[derive(Debug)]
 pub(crate) struct Registries {
     transfers: Arc<Transfers>,
+    /// Connections to registries, for the next pull or push.
+    clients: Arc<Clients>,
     uploads: Limiter,
     /// Layers that are unpacked at the same time.
     unpacking: Arc<Semaphore>,
@@ -90,10 +97,15 @@ impl Registries {
         let threads = std::thread::available_parallelism().map_or(2, std::num::NonZero::get);
         Ok(Self {
             transfers: Transfers::open(&dir, config.downloads, is_recorded)?,
+            clients: Arc::default(),
             uploads: Limiter::new(config.uploads),
             unpacking: Arc::new(Semaphore::new(threads.max(2))),
             sending: Mutex::default(),
         })
+    }
+
+    fn clients(&self) -> &Arc<Clients> {
+        &self.clients
     }
 
     /// Takes over new numbers.

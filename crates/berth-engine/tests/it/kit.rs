@@ -120,7 +120,7 @@ impl Dirs {
     /// Opens an engine that is told this.
     pub(crate) fn open_config(mut config: EngineConfig) -> Result<Open, EngineError> {
         config.registry.limits =
-            Limits { attempts: 2, pause: Duration::from_millis(1), ..Limits::default() };
+            Limits { attempts: 3, pause: Duration::from_millis(1), ..Limits::default() };
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
             .enable_all()

@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use berth_registry::download::Source;
 use berth_registry::manifest::Descriptor;
-use berth_registry::{Credentials, Limits, Purpose, RegistryError, RegistryOptions, Session};
+use berth_registry::{
+    Clients, Credentials, Limits, Purpose, RegistryError, RegistryOptions, Session,
+};
 use berth_types::Digest;
 use testkit::http::Server;
 
@@ -31,7 +33,7 @@ pub(crate) async fn open(
         RegistryOptions { certs_dir: PathBuf::from("/none"), ..RegistryOptions::default() };
     let mut endpoints = options.endpoints(&server.host(), Purpose::Pull).await.unwrap();
     let plain = endpoints.pop().unwrap();
-    Session::open(plain, &options.certs_dir, credentials, limits).await
+    Session::open(&Clients::default(), plain, &options.certs_dir, credentials, limits).await
 }
 
 /// The repository `a/b` there.

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
-use berth_registry::{Credentials, Purpose, RegistryOptions, Session};
+use berth_registry::{Clients, Credentials, Purpose, RegistryOptions, Session};
 
 use crate::kit::limits;
 
@@ -74,7 +74,9 @@ impl Lab {
         let mut endpoints = options.endpoints(&self.host, Purpose::Pull).await.unwrap();
         let mut endpoint = endpoints.remove(0);
         endpoint.is_insecure = is_insecure;
-        let opened = Session::open(endpoint, certs, Credentials::default(), limits()).await;
+        let opened =
+            Session::open(&Clients::default(), endpoint, certs, Credentials::default(), limits())
+                .await;
         opened.map(drop).map_err(|error| error.to_string())
     }
 }

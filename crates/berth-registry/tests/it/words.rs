@@ -60,8 +60,14 @@ async fn no_answer_is_told_in_gos_words() {
     let mut endpoints = error.endpoints(&host, berth_registry::Purpose::Pull).await.unwrap();
     let plain = endpoints.pop().unwrap();
     let none = std::path::Path::new("/none");
-    let refused =
-        berth_registry::Session::open(plain, none, Credentials::default(), limits()).await;
+    let refused = berth_registry::Session::open(
+        &berth_registry::Clients::default(),
+        plain,
+        none,
+        Credentials::default(),
+        limits(),
+    )
+    .await;
     let expected =
         format!("Get \"http://{host}/v2/\": dial tcp {host}: connect: connection refused");
     assert_eq!(refused.unwrap_err().to_string(), expected);
@@ -69,7 +75,14 @@ async fn no_answer_is_told_in_gos_words() {
     let mut endpoints =
         error.endpoints(&closed.host(), berth_registry::Purpose::Pull).await.unwrap();
     let tls = endpoints.remove(0);
-    let refused = berth_registry::Session::open(tls, none, Credentials::default(), limits()).await;
+    let refused = berth_registry::Session::open(
+        &berth_registry::Clients::default(),
+        tls,
+        none,
+        Credentials::default(),
+        limits(),
+    )
+    .await;
     let url = format!("https://{}/v2/", closed.host());
     let expected = format!("Get \"{url}\": http: server gave HTTP response to HTTPS client");
     assert_eq!(refused.unwrap_err().to_string(), expected);

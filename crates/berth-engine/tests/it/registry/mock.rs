@@ -13,6 +13,7 @@ pub(crate) const DOCKER_LIST: &str = "application/vnd.docker.distribution.manife
 pub(crate) const OCI: &str = "application/vnd.oci.image.manifest.v1+json";
 
 type Fault = dyn Fn(&Request) -> Option<Reply> + Send + Sync;
+type Cut = dyn Fn(&Request) -> Option<usize> + Send + Sync;
 
 /// A registry, until it is dropped.
 pub(crate) struct Registry {
@@ -29,19 +30,28 @@ struct State {
     uploads: BTreeMap<String, Vec<u8>>,
     next: u32,
     fault: Option<Arc<Fault>>,
+    cut: Option<Arc<Cut>>,
 }
 
 impl Registry {
     pub(crate) fn new() -> Self {
         let state = Arc::new(Mutex::new(State::default()));
-        let server = Server::start({
+        let answer = {
             let state = Arc::clone(&state);
-            move |request| {
+            move |request: &Request| {
                 let fault = state.lock().unwrap().fault.clone();
                 let said = fault.and_then(|fault| fault(request));
                 said.unwrap_or_else(|| state.lock().unwrap().answer(request))
             }
-        });
+        };
+        let limit = {
+            let state = Arc::clone(&state);
+            move |request: &Request| {
+                let cut = state.lock().unwrap().cut.clone();
+                cut.and_then(|cut| cut(request))
+            }
+        };
+        let server = Server::start_cutting(answer, limit);
         Self { server, state }
     }
 
@@ -56,6 +66,27 @@ impl Registry {
         fault: impl Fn(&Request) -> Option<Reply> + Send + Sync + 'static,
     ) {
         self.state.lock().unwrap().fault = Some(Arc::new(fault));
+    }
+
+    /// Has the registry hang up after so many bytes of a body.
+    pub(crate) fn set_cut(&self, cut: impl Fn(&Request) -> Option<usize> + Send + Sync + 'static) {
+        self.state.lock().unwrap().cut = Some(Arc::new(cut));
+    }
+
+    /// Loses every blob, and every manifest too unless they are kept.
+    pub(crate) fn wipe(&self, keeps_manifests: bool) {
+        let mut state = self.state.lock().unwrap();
+        state.blobs.clear();
+        if !keeps_manifests {
+            state.manifests.clear();
+        }
+    }
+
+    /// The digests of a repository's blobs, sorted.
+    pub(crate) fn blobs(&self, repository: &str) -> Vec<String> {
+        let state = self.state.lock().unwrap();
+        let own = state.blobs.keys().filter(|(own, _)| own == repository);
+        own.map(|(_, digest)| digest.clone()).collect()
     }
 
     pub(crate) fn heal(&self) {
@@ -139,6 +170,15 @@ impl State {
     fn manifest(&mut self, request: &Request, repository: &str, name: &str) -> Reply {
         if request.method == "PUT" {
             let media_type = request.header("content-type").unwrap_or_default().to_owned();
+            let manifest: Value = serde_json::from_slice(&request.body).unwrap();
+            let layers = manifest["layers"].as_array().into_iter().flatten();
+            let has = |blob: &Value| {
+                let digest = blob["digest"].as_str().unwrap_or_default().to_owned();
+                self.blobs.contains_key(&(repository.to_owned(), digest))
+            };
+            if !layers.chain([&manifest["config"]]).all(has) {
+                return error(400, "MANIFEST_BLOB_UNKNOWN", "blob unknown to registry");
+            }
             for name in [name.to_owned(), Digest::of(&request.body).to_string()] {
                 let stored = (media_type.clone(), request.body.clone());
                 self.manifests.insert((repository.to_owned(), name), stored);
@@ -147,7 +187,9 @@ impl State {
         }
         match self.manifests.get(&(repository.to_owned(), name.to_owned())) {
             Some((media_type, bytes)) => {
-                Reply::new(200, bytes.clone()).with("Content-Type", media_type.clone())
+                let digest = Digest::of(bytes).to_string();
+                let reply = Reply::new(200, bytes.clone()).with("Docker-Content-Digest", digest);
+                reply.with("Content-Type", media_type.clone())
             }
             None => error(404, "MANIFEST_UNKNOWN", "manifest unknown"),
         }
@@ -172,6 +214,11 @@ impl State {
                 self.uploads.insert(id.clone(), Vec::new());
                 Reply::new(202, "").with("Location", format!("/v2/{repository}/blobs/uploads/{id}"))
             }
+            "GET" => match self.uploads.get(id) {
+                Some(upload) => Reply::new(204, "")
+                    .with("Range", format!("0-{}", upload.len().saturating_sub(1))),
+                None => error(404, "BLOB_UPLOAD_UNKNOWN", "blob upload unknown to registry"),
+            },
             "PATCH" => match self.uploads.get_mut(id) {
                 Some(upload) => {
                     upload.extend_from_slice(&request.body);

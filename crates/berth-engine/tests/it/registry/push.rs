@@ -3,7 +3,7 @@
 use std::io::Read as _;
 
 use berth_types::Digest;
-use testkit::http::Reply;
+use testkit::http::{Reply, Request};
 
 use super::mock::{DOCKER, Image, OCI, Registry, tar};
 use super::{pull, push};
@@ -59,10 +59,7 @@ fn root_layers_are_sent_once_and_mounted_elsewhere() {
     assert_eq!(again.failure, None);
     assert!(again.lines().contains(&format!("{}: Layer already exists", one.short())));
     let sent: Vec<_> = target.lines_since(before);
-    assert!(
-        !sent.iter().any(|line| line.starts_with("POST") || line.starts_with("PATCH")),
-        "{sent:?}"
-    );
+    assert!(sent.iter().all(|line| line.starts_with("HEAD")), "{sent:?}");
 
     let other = target.name("z");
     tag(&open, &format!("{repo}:t"), &other, "t");
@@ -159,4 +156,139 @@ fn root_an_upload_that_fails_in_passing_is_begun_again() {
     let told = push(&open, &repo, "1");
     assert_eq!(told.failure, None);
     assert!(told.lines().iter().any(|line| line.ends_with("Retrying in 1 second")));
+}
+
+/// What a registry lost, and what it says all the same.
+type Lost = (&'static str, bool, fn(&Request) -> Option<Reply>);
+
+#[test]
+fn root_a_registry_that_lost_blobs_gets_them_again() {
+    let Some(dirs) = Dirs::new("root_a_registry_that_lost_blobs_gets_them_again") else { return };
+    let open = dirs.open().unwrap();
+    let says_it_has_them = |request: &Request| {
+        let is_asked = request.method == "HEAD" && request.path.contains("/blobs/");
+        is_asked.then(|| Reply { claims: Some(99), ..Reply::new(200, "") })
+    };
+    let says_it_mounts_them =
+        |request: &Request| request.query.contains("mount=").then(|| Reply::new(201, ""));
+    #[rustfmt::skip]
+    let table: [Lost; 4] = [
+        ("everything",                              false, |_| None),
+        ("all blobs",                               true,  |_| None),
+        ("all blobs, and says that it has them",    true,  says_it_has_them),
+        ("all blobs, and says that it mounts them", true,  says_it_mounts_them),
+    ];
+    for (what, keeps_manifests, fault) in table {
+        let (source, target) = (Registry::new(), Registry::new());
+        source.put("a", &Image::new(DOCKER, &[b"one", what.as_bytes()]));
+        assert_eq!(pull(&open, &source.name("a:1")).failure, None);
+        for repo in ["other", "x/y"] {
+            tag(&open, &source.name("a:1"), &target.name(repo), "t");
+            assert_eq!(push(&open, &target.name(repo), "t").failure, None);
+        }
+        let (blobs, manifest) = (target.blobs("x/y"), target.manifest_bytes("x/y", "t"));
+        target.wipe(keeps_manifests);
+        target.set_fault(fault);
+        let again = push(&open, &target.name("x/y"), "t");
+        assert_eq!(again.failure, None, "{what}");
+        assert_eq!(target.blobs("x/y"), blobs, "{what}");
+        assert!(target.manifest_bytes("x/y", "t") == manifest, "{what}");
+    }
+}
+
+/// A layer's content that does not get smaller.
+fn noise(size: usize) -> Vec<u8> {
+    let mut state = 1_u64;
+    let next = || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        state.to_be_bytes()[0]
+    };
+    std::iter::repeat_with(next).take(size).collect()
+}
+
+/// Configurations are sent with their length.
+fn is_layer(request: &Request) -> bool {
+    request.method == "PATCH" && request.header("content-length").is_none()
+}
+
+/// How many bytes each `PATCH` brought, and how often an upload was begun.
+fn sent(registry: &Registry) -> (Vec<usize>, usize) {
+    let seen = registry.server.seen();
+    let of = |method| seen.iter().filter(move |request| request.method == method);
+    (of("PATCH").map(|request| request.body.len()).collect(), of("POST").count())
+}
+
+/// The registry, how often it cuts, what it says then; how often an upload is begun, and whether it
+/// goes on.
+type Cut = (&'static str, usize, fn(&Request) -> Option<Reply>, usize, bool);
+
+#[test]
+fn root_an_upload_that_is_cut_goes_on_where_it_ended() {
+    const CUT: usize = 300_000;
+    let Some(dirs) = Dirs::new("root_an_upload_that_is_cut_goes_on_where_it_ended") else {
+        return;
+    };
+    let open = dirs.open().unwrap();
+    open.import(&noise(1 << 20));
+    let forgets = |request: &Request| {
+        let is_asked = request.method == "GET" && request.path.contains("/uploads/");
+        is_asked.then(|| super::mock::error(404, "BLOB_UPLOAD_UNKNOWN", "blob upload unknown"))
+    };
+    let says_too_much = |request: &Request| {
+        let is_asked = request.method == "GET" && request.path.contains("/uploads/");
+        is_asked.then(|| Reply::new(204, "").with("Range", "0-399999"))
+    };
+    #[rustfmt::skip]
+    let table: [Cut; 4] = [
+        // the registry        cuts  what it says    begun  goes on
+        ("knows",              1,    |_| None,       1,     true),
+        ("cuts twice",         2,    |_| None,       1,     true),
+        ("forgets",            1,    forgets,        2,     false),
+        ("says too much",      1,    says_too_much,  2,     false),
+    ];
+    for (what, cuts, fault, begun, goes_on) in table {
+        let registry = Registry::new();
+        let repo = registry.name("a");
+        tag(&open, "test:latest", &repo, "1");
+        registry.set_fault(fault);
+        let left = std::sync::atomic::AtomicUsize::new(cuts);
+        registry.set_cut(move |request| {
+            let less = |left: usize| left.checked_sub(1);
+            let order = std::sync::atomic::Ordering::Relaxed;
+            let is_cut = is_layer(request) && left.fetch_update(order, order, less).is_ok();
+            is_cut.then_some(CUT)
+        });
+        assert_eq!(push(&open, &repo, "1").failure, None, "{what}");
+        let (_, manifest) = registry.manifest("a", "1");
+        let layer = &manifest["layers"][0];
+        let size = usize::try_from(layer["size"].as_u64().unwrap()).unwrap();
+        assert_eq!(registry.blob("a", layer["digest"].as_str().unwrap()).len(), size, "{what}");
+        let (mut patches, posts) = sent(&registry);
+        // One more for the configuration.
+        patches.pop();
+        assert_eq!(posts, begun + 1, "{what}");
+        let expected = match (goes_on, what) {
+            (true, _) => [vec![CUT; cuts], vec![size - cuts * CUT]].concat(),
+            (false, "forgets") => vec![CUT, size],
+            (false, _) => vec![CUT, size - 400_000, size],
+        };
+        assert_eq!(patches, expected, "{what}");
+    }
+}
+
+#[test]
+fn root_an_upload_that_is_always_cut_fails_in_the_end() {
+    let Some(dirs) = Dirs::new("root_an_upload_that_is_always_cut_fails_in_the_end") else {
+        return;
+    };
+    let open = dirs.open().unwrap();
+    open.import(&noise(1 << 20));
+    let registry = Registry::new();
+    let repo = registry.name("a");
+    tag(&open, "test:latest", &repo, "1");
+    registry.set_cut(|request| is_layer(request).then_some(1000));
+    let told = push(&open, &repo, "1");
+    assert!(told.failure.is_some());
+    let (patches, _) = sent(&registry);
+    assert_eq!(patches, [1000; 3]);
 }
