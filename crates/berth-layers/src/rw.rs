@@ -193,18 +193,14 @@ impl LayerStore {
         reach: Reach<'_>,
     ) -> Result<Vec<Change>, LayerError> {
         let rw = self.own_rw(container)?;
-        match self.says_changes(&rw.mount)? {
-            Some(native) => {
-                let lowers = native.shown_lower_dirs(&rw.mount)?;
-                let lowers = lowers.iter().map(open_root).collect::<Result<Vec<_>, _>>()?;
-                let upper = open_root(native.diff_dir(&rw.mount))?;
-                Ok(changes::of_overlay(&upper, &lowers)?)
-            }
-            None => {
-                let compare = |old: Base<'_>, new: &Root| Ok(changes::between(Some(old), new)?);
-                self.with_trees(&rw, reach, compare)
-            }
-        }
+        let Some(native) = self.says_changes(&rw.mount)? else {
+            let compare = |old: Base<'_>, new: &Root| Ok(changes::between(Some(old), new)?);
+            return self.with_trees(&rw, reach, compare);
+        };
+        let lowers = native.shown_lower_dirs(&rw.mount)?;
+        let lowers = lowers.iter().map(open_root).collect::<Result<Vec<_>, _>>()?;
+        let upper = open_root(native.diff_dir(&rw.mount))?;
+        Ok(changes::of_overlay(&upper, &lowers)?)
     }
 
     /// Runs `work` on what a container that does not run has changed, for drivers that keep that as

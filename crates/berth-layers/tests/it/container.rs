@@ -141,12 +141,11 @@ fn root_a_capability_given_or_taken_is_a_change() {
     on_each_driver("root_a_capability_given_or_taken_is_a_change", |root| {
         let open = root.open();
         // One given where no file of the image has any, one given and one taken where some have.
-        let plain = [base_tar()];
-        let capable = [base_tar(), capable_tar(), tar_of("last")];
-        let table: [(&[Vec<u8>], bool, &[&str]); 2] =
-            [(&plain, false, &["C /g"]), (&capable, true, &["C /g", "C /p"])];
+        let plain = vec![base_tar()];
+        let capable = vec![base_tar(), capable_tar(), tar_of("last")];
+        let table = [(plain, false, vec!["C /g"]), (capable, true, vec!["C /g", "C /p"])];
         for (tars, has_capabilities, expected) in table {
-            let top = load(&open, tars, "image").unwrap();
+            let top = load(&open, &tars, "image").unwrap();
             let layer = open.store.get(&top).unwrap().unwrap();
             assert_eq!(layer.capabilities, has_capabilities);
             let id = container(&open, Some(&top)).unwrap();

@@ -202,7 +202,8 @@ fn search(
     mut each: impl FnMut(Key, &[u8]) -> io::Result<()>,
 ) -> io::Result<()> {
     let mut next = Some(FIRST);
-    let mut args = Box::new(Search { head: SearchHead::from(FIRST), found: [0; SPACE] });
+    // SAFETY: all of it is integers and bytes, for which zeros are valid.
+    let mut args = unsafe { Box::<Search>::new_zeroed().assume_init() };
     while let Some(from) = next {
         args.head = SearchHead::from(from);
         call_search(file, &mut args)?;
