@@ -72,6 +72,11 @@ impl IdMap {
         Self(map)
     }
 
+    /// Its ranges in the kernel's order: first id inside, first id outside, how many.
+    pub fn ranges(&self) -> Vec<(u32, u32, u32)> {
+        self.0.iter().map(|range| (range.container, range.host, range.size)).collect()
+    }
+
     /// Whether ids are the same on both sides.
     pub fn is_identity(&self) -> bool {
         self.0.is_empty()

@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use berth_runtime::Users;
-use berth_sys::userns::{Holder, Maps, Range, UserNs};
-use berth_types::{IdMap, IdMaps};
+use berth_sys::userns::{Holder, Maps, UserNs};
+use berth_types::IdMaps;
 
 use super::record::Record;
 use crate::engine::Engine;
@@ -59,7 +59,7 @@ impl Engine {
             joined = Some(path);
         }
         let ids = self.ids();
-        let (uids, gids) = (ranges(&ids.uids), ranges(&ids.gids));
+        let (uids, gids) = (ids.uids.ranges(), ids.gids.ranges());
         let user = match &joined {
             Some(path) => UserNs::Join(path),
             None => UserNs::New(Maps { uids: &uids, gids: &gids }),
@@ -78,8 +78,4 @@ impl Engine {
         }
         Err(ContainerError::JoinsHostUsers { name: name.to_owned() }.into())
     }
-}
-
-fn ranges(map: &IdMap) -> Vec<Range> {
-    map.0.iter().map(|range| (range.container, range.host, range.size)).collect()
 }

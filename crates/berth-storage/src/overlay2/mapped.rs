@@ -14,8 +14,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use berth_sys::mount::{MountRequest, bind_mapped, mount};
-use berth_sys::userns::{Holder, Maps, Range, UserNs};
-use berth_types::IdMap;
+use berth_sys::userns::{Holder, Maps, UserNs};
 
 use crate::error::io_at;
 use crate::home::{MAPPED, ProbeDir, clear_mount_point, make_dir, new_dir, set_mode};
@@ -75,7 +74,7 @@ impl Mapped {
         // Left by a daemon that was killed. Containers keep what they have mounted.
         clear_mount_point(&dir)?;
         make_dir(&dir, 0o700)?;
-        let (uids, gids) = (ranges(&mapping.ids.uids), ranges(&mapping.ids.gids));
+        let (uids, gids) = (mapping.ids.uids.ranges(), mapping.ids.gids.ranges());
         let users = Holder::new(UserNs::New(Maps { uids: &uids, gids: &gids }))
             .map_err(io_at("make a user namespace for", home))?;
         let users = users.namespace("user");
@@ -131,8 +130,4 @@ fn needed(home: &Path) -> StorageError {
 /// Whether the path can stand in options of overlayfs.
 fn is_plain(path: &Path) -> bool {
     path.to_str().is_some_and(|text| !text.contains([':', ',', '\\']))
-}
-
-fn ranges(map: &IdMap) -> Vec<Range> {
-    map.0.iter().map(|range| (range.container, range.host, range.size)).collect()
 }
