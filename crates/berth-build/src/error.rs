@@ -13,8 +13,8 @@ pub enum SyntaxError {
     Empty,
     #[error("dockerfile line greater than maximum allowed size of 65535")]
     LongLine,
-    #[error("only one escape parser directive can be used")]
-    EscapeTwice,
+    #[error("only one {name} parser directive can be used")]
+    DirectiveTwice { name: String },
     #[error("invalid escape token '{token}' does not match ` or \\")]
     EscapeToken { token: String },
     #[error("unterminated heredoc")]

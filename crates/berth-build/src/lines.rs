@@ -123,17 +123,20 @@ impl<'a> Raw<'a> {
     }
 }
 
+/// What a comment may steer. `syntax` and `check` are for other builders.
+const DIRECTIVES: [&str; 3] = ["syntax", "escape", "check"];
+
 /// The comments at the very beginning that steer the parser.
 struct Directives {
     escape: char,
     /// Whether one may still come.
     open: bool,
-    seen_escape: bool,
+    seen: Vec<String>,
 }
 
 impl Default for Directives {
     fn default() -> Self {
-        Self { escape: '\\', open: true, seen_escape: false }
+        Self { escape: '\\', open: true, seen: Vec::new() }
     }
 }
 
@@ -142,18 +145,19 @@ impl Directives {
         if !self.open {
             return Ok(());
         }
-        let Some((name, value)) = directive(line) else {
+        let known = directive(line).filter(|(name, _)| DIRECTIVES.contains(&name.as_str()));
+        let Some((name, value)) = known else {
             self.open = false;
             return Ok(());
         };
-        if name != "escape" {
-            // `syntax`, `check` and what else there may be is for other builders.
+        if self.seen.contains(&name) {
+            return Err(SyntaxError::DirectiveTwice { name });
+        }
+        let is_escape = name == "escape";
+        self.seen.push(name);
+        if !is_escape {
             return Ok(());
         }
-        if self.seen_escape {
-            return Err(SyntaxError::EscapeTwice);
-        }
-        self.seen_escape = true;
         self.escape = match value {
             "`" => '`',
             "\\" => '\\',
@@ -233,6 +237,8 @@ mod tests {
             ("RUN a \\",                          &[(1, "RUN a ")]),
             ("# escape=`\nRUN a `\nb\\\nRUN c",   &[(2, "RUN a b\\"), (4, "RUN c")]),
             ("#c\n# escape=`\nRUN a `\nRUN c",    &[(3, "RUN a `"), (4, "RUN c")]),
+            ("#c=d\n# escape=`\nRUN a `\nRUN c",  &[(3, "RUN a `"), (4, "RUN c")]),
+            ("#check=d\n# escape=`\nRUN a `\nb",  &[(3, "RUN a b")]),
             ("# Syntax = x\n# ESCAPE = `\nRUN a `\nb", &[(3, "RUN a b")]),
             ("ENV a <<x\nRUN b",                  &[(1, "ENV a <<x"), (2, "RUN b")]),
         ];
@@ -252,6 +258,7 @@ mod tests {
             ("# only\n \n",                   "file with no instructions"),
             ("# escape=x\nFROM a",            "invalid escape token 'x' does not match ` or \\"),
             ("# escape=`\n# escape=`\nFROM",  "only one escape parser directive can be used"),
+            ("# syntax=a\n# Syntax=b\nFROM",  "only one syntax parser directive can be used"),
             ("RUN <<E\nx",                    "unterminated heredoc"),
             (long.as_str(),                   "dockerfile line greater than maximum allowed size of 65535"),
         ];

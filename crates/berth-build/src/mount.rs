@@ -36,12 +36,15 @@ fn fields(text: &str, all: impl Iterator<Item = String>) -> Result<Mount, Syntax
             |value: &str| SyntaxError::MountValue { key: key.clone(), value: value.to_owned() };
         match (key.as_str(), value) {
             ("readonly" | "ro", value) => {
-                mount.read_only = Some(truth(value).ok_or_else(|| bad(field))?);
+                mount.read_only = Some(truth(value).ok_or_else(|| bad(value.unwrap_or_default()))?);
             }
             ("readwrite" | "rw", value) => {
-                mount.read_only = Some(!truth(value).ok_or_else(|| bad(field))?);
+                mount.read_only =
+                    Some(!truth(value).ok_or_else(|| bad(value.unwrap_or_default()))?);
             }
-            ("required", value) => mount.required = truth(value).ok_or_else(|| bad(field))?,
+            ("required", value) => {
+                mount.required = truth(value).ok_or_else(|| bad(value.unwrap_or_default()))?;
+            }
             (_, None) => return Err(SyntaxError::MountField { field: field.to_owned() }),
             ("type", Some(value)) => mount.kind = kind(value)?,
             ("from", Some(value)) => value.clone_into(&mut mount.from),
@@ -144,7 +147,7 @@ mod tests {
             ("target",                         Err("invalid field 'target' must be a key=value pair")),
             ("what=x",                         Err("unexpected key 'what' in 'what=x'")),
             ("target=/a,uid=x",                Err("invalid value for uid: x")),
-            ("target=/a,ro=maybe",             Err("invalid value for ro: ro=maybe")),
+            ("target=/a,ro=maybe",             Err("invalid value for ro: maybe")),
         ];
         for (text, expected) in table {
             let expected = expected.clone().map_err(str::to_owned);

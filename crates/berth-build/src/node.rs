@@ -61,6 +61,10 @@ impl Node {
             "add" | "copy" | "volume" => {
                 json_array(rest)?.unwrap_or_else(|| Arguments::plain(fields(rest)))
             }
+            "onbuild" => {
+                check_trigger(rest, escape)?;
+                Arguments::whole(rest)
+            }
             "expose" | "from" => Arguments::plain(fields(rest)),
             _ => Arguments::whole(rest),
         };
@@ -74,6 +78,21 @@ impl Node {
             heredocs: line.heredocs,
         })
     }
+}
+
+/// Splits up what `ONBUILD` puts off, so that what cannot be split up is refused at once.
+fn check_trigger(mut trigger: &str, escape: char) -> Result<(), SyntaxError> {
+    // A trigger of triggers is refused later. It may be as deep as a line is long.
+    while let Some((name, rest)) = trigger.split_once(is_blank)
+        && name.eq_ignore_ascii_case("onbuild")
+    {
+        trigger = flags::split(rest).1;
+    }
+    if trigger.eq_ignore_ascii_case("onbuild") {
+        return Ok(());
+    }
+    let line = Line { number: 0, text: trigger.to_owned(), heredocs: Vec::new() };
+    Node::read(line, escape).map(drop)
 }
 
 /// What separates words; a no-break space does not.
@@ -90,7 +109,9 @@ pub(crate) fn json_array(text: &str) -> Result<Option<Arguments>, SyntaxError> {
     if !text.starts_with('[') {
         return Ok(None);
     }
-    let Ok(items) = serde_json::from_str::<Vec<serde_json::Value>>(text) else { return Ok(None) };
+    // As Docker, which does not look at what follows the array.
+    let mut values = serde_json::Deserializer::from_str(text).into_iter::<Vec<serde_json::Value>>();
+    let Some(Ok(items)) = values.next() else { return Ok(None) };
     let words = items.into_iter().map(|item| match item {
         serde_json::Value::String(text) => Ok(text),
         _ => Err(SyntaxError::NotStrings),
@@ -141,12 +162,35 @@ mod tests {
             ("USER a b",                       &["a b"],           false),
             ("FROM a AS b",                    &["a", "AS", "b"],  false),
             ("CMD []",                         &[],                true),
+            ("CMD [\"a\"] b",                  &["a"],             true),
+            ("CMD [\"a\"",                     &["[\"a\""],        false),
+            ("ONBUILD ENV a=b",                &["ENV a=b"],       false),
+            ("ONBUILD",                        &[],                false),
         ];
         for &(text, words, is_json) in table {
             let line = Line { number: 1, text: text.to_owned(), heredocs: Vec::new() };
             let node = Node::read(line, '\\').unwrap();
             let expected = words.iter().map(|word| (*word).to_owned()).collect();
             assert_eq!(node.arguments, Arguments { words: expected, is_json }, "{text}");
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_split_up_is_refused() {
+        let deep = "ONBUILD ".repeat(8000);
+        #[rustfmt::skip]
+        let table = [
+            ("ENV a",                    Some("ENV must have two arguments")),
+            ("ONBUILD ENV a",            Some("ENV must have two arguments")),
+            ("onbuild ONBUILD label a",  Some("LABEL must have two arguments")),
+            ("ONBUILD CMD [1]",          Some("when using JSON array syntax, arrays must be comprised of strings only")),
+            ("ONBUILD FOO",              None),
+            (deep.as_str(),              None),
+        ];
+        for (text, expected) in table {
+            let line = Line { number: 1, text: text.to_owned(), heredocs: Vec::new() };
+            let error = Node::read(line, '\\').err().map(|error| error.to_string());
+            assert_eq!(error.as_deref(), expected, "{}", text.get(..30).unwrap_or(text));
         }
     }
 }

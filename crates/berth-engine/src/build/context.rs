@@ -11,6 +11,7 @@ use berth_types::{HexId, IdMaps};
 use rustix::fs::FileType;
 
 use super::error::BuildError;
+use super::transfer::source::climbs_out;
 use crate::error::EngineError;
 
 /// The largest Dockerfile that is read, in bytes.
@@ -105,6 +106,9 @@ impl Context {
         let candidates = if name == DEFAULT_NAME { vec![name, &lower] } else { vec![name] };
         let there = |candidate: &&&str| self.root.stat(Path::new(candidate), Follow::Yes).is_ok();
         let Some(found) = candidates.iter().find(there) else {
+            if climbs_out(name) {
+                return Err(BuildError::Outside { path: name.to_owned() }.into());
+            }
             return Err(BuildError::NoDockerfile { name: name.to_owned() }.into());
         };
         let text = self.read_text(found)?;
@@ -192,6 +196,7 @@ mod tests {
             (&[("dockerfile", "b")],   "",          Ok("b")),
             (&[("x/Other", "o")],      "x/Other",   Ok("o")),
             (&[("x/Other", "o")],      "../x/Other", Ok("o")),
+            (&[("x", "o")],            "../no",     Err("forbidden path outside the build context: ../no ()")),
             (&[("x", "o")],            "",          Err("Cannot locate specified Dockerfile: Dockerfile")),
             (&[("dockerfile", "o")],   "Other",     Err("Cannot locate specified Dockerfile: Other")),
             (&[("Dockerfile", "")],    "",          Err("the Dockerfile (Dockerfile) cannot be empty")),

@@ -19,6 +19,8 @@ pub enum BuildError {
     Isolation { isolation: String },
     #[error("Cannot locate specified Dockerfile: {name}")]
     NoDockerfile { name: String },
+    #[error("forbidden path outside the build context: {path} ()")]
+    Outside { path: String },
     #[error("the Dockerfile ({name}) cannot be empty")]
     EmptyDockerfile { name: String },
     #[error("the Dockerfile ({name}) is not a regular file of at most {limit} bytes")]
@@ -120,8 +122,6 @@ pub enum SourceError {
     NoContext,
     #[error("cannot read {path}: {source}")]
     Read { path: String, source: io::Error },
-    #[error(transparent)]
-    Pattern(#[from] berth_build::glob::BadPattern),
 }
 
 impl Classify for BuildError {
@@ -134,6 +134,7 @@ impl Classify for BuildError {
             | Self::Squash
             | Self::Isolation { .. }
             | Self::NoDockerfile { .. }
+            | Self::Outside { .. }
             | Self::EmptyDockerfile { .. }
             | Self::BadDockerfile { .. }
             | Self::Context(_)

@@ -71,6 +71,12 @@ impl Output {
         self.say(ProgressMessage { aux, ..ProgressMessage::default() }).await
     }
 
+    /// The image that everything was made one layer of.
+    pub(crate) async fn squashed(&self, id: &str) -> Result<(), EngineError> {
+        let (aux, of) = (Some(json!({ "ID": id })), Some("moby.image.id".to_owned()));
+        self.say(ProgressMessage { id: of, aux, ..ProgressMessage::default() }).await
+    }
+
     /// A message as any other: held back by `-q`.
     pub(super) async fn say(&self, message: ProgressMessage) -> Result<(), EngineError> {
         if let Some(apart) = &self.apart {

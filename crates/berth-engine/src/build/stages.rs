@@ -136,7 +136,7 @@ impl Builder {
         let Some(mut image) = stage.image else { return Err(BuildError::NoImage.into()) };
         if self.request.squash {
             image = squash::squash(&self.engine, image, stage.base).await?;
-            self.output.image(image.id.as_str()).await?;
+            self.output.squashed(image.id.as_str()).await?;
         }
         self.output.line(&format!("Successfully built {}", image.id.short())).await?;
         for tag in tags {
