@@ -14,7 +14,8 @@
 //! `alone` ones while no other runs, because they look at the whole engine, and `cgroup1` ones only
 //! where control groups are of version 1, as they were where the goldens come from. `registry` cases
 //! have two registries in the engine's network, `witness` ones a dockerd there. `userns` ones run
-//! only on an engine that remaps users, and `hostusers` ones never there. `$` begins a shell line whose exit code and output
+//! only on an engine that remaps users, and `hostusers` ones never there; `experimental` ones only on
+//! one with experimental features. `$` begins a shell line whose exit code and output
 //! are compared, `.` one that prepares and must succeed; two spaces continue a line. The shell has:
 //!
 //! | name | what |
@@ -28,6 +29,8 @@
 use std::path::Path;
 
 use anyhow::{Context as _, Result, bail};
+
+use super::engine::Kind;
 
 /// One case.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -47,6 +50,8 @@ pub(super) struct Case {
     pub(super) userns: bool,
     /// Needs one that does not.
     pub(super) host_users: bool,
+    /// Needs one with experimental features.
+    pub(super) experimental: bool,
     pub(super) steps: Vec<Step>,
     /// Other cases' prefixes that begin as this one's: what is named so is not its own.
     pub(super) others: Vec<String>,
@@ -61,6 +66,15 @@ pub(super) struct Step {
 }
 
 impl Case {
+    /// The engine that its goldens come from.
+    pub(super) fn kind(&self) -> Kind {
+        match (self.userns, self.experimental) {
+            (true, _) => Kind::Remapping,
+            (false, true) => Kind::Experimental,
+            (false, false) => Kind::Plain,
+        }
+    }
+
     /// The beginning of all names that the case uses.
     pub(super) fn prefix(&self) -> String {
         self.name.replace('/', "-")
@@ -136,6 +150,7 @@ fn parse_head(head: &str) -> Result<Case> {
             "witness" => case.witness = true,
             "userns" => case.userns = true,
             "hostusers" => case.host_users = true,
+            "experimental" => case.experimental = true,
             _ => bail!("{word:?} says nothing about a case"),
         }
     }

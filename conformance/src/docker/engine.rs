@@ -10,6 +10,18 @@ use crate::daemon::BerthDaemon;
 /// What berth calls its platform in `docker version`.
 pub(super) const BERTH: &str = "berth";
 
+const EXPERIMENTAL: &str = "--experimental";
+
+/// What an engine is told beside its directories.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    Plain,
+    /// To remap users.
+    Remapping,
+    /// To have experimental features.
+    Experimental,
+}
+
 /// An engine and how to reach it.
 #[derive(Debug)]
 pub(super) struct Engine {
@@ -45,12 +57,21 @@ impl Engine {
         Self::own(daemon)
     }
 
-    /// dockerd on directories of its own, with or without remapped users.
-    pub(super) fn dockerd(remapping: bool) -> Result<Self> {
+    /// berth, with experimental features.
+    pub(super) fn experimental_berth() -> Result<Self> {
+        let mut daemon = BerthDaemon::prepare("berth-experimental")?;
+        daemon.set_flags(&[EXPERIMENTAL]);
+        Self::own(daemon)
+    }
+
+    /// dockerd on directories of its own.
+    pub(super) fn dockerd(kind: Kind) -> Result<Self> {
         let mut daemon = BerthDaemon::prepare("berth-conf-dockerd")?;
         daemon.set_program(&["dockerd"]);
-        if remapping {
-            daemon.set_remapping();
+        match kind {
+            Kind::Plain => {}
+            Kind::Remapping => daemon.set_remapping(),
+            Kind::Experimental => daemon.set_flags(&[EXPERIMENTAL]),
         }
         Self::own(daemon)
     }

@@ -21,7 +21,7 @@ use anyhow::{Context as _, Result, bail};
 use crate::needs::on_path;
 use crate::ui;
 use compare::{Goldens, Verdict};
-use engine::Engine;
+use engine::{Engine, Kind};
 use options::{Mode, Options};
 use runner::Runner;
 
@@ -98,7 +98,7 @@ fn missing_need() -> Option<&'static str> {
 /// core and more with remapped users.
 struct Pass {
     driver: Option<&'static str>,
-    remapping: bool,
+    kind: Kind,
     /// What the data root is put on; `None` for what the machine has.
     file_system: Option<&'static str>,
     /// Programs without which it is skipped, and in which words.
@@ -107,36 +107,39 @@ struct Pass {
 
 /// What `--driver` calls the pass with remapped users.
 const REMAPPING: &str = "userns";
+/// And the one with experimental features.
+const EXPERIMENTAL: &str = "experimental";
 
 #[rustfmt::skip]
 const PASSES: &[Pass] = &[
-    Pass { driver: None,                   remapping: false, file_system: None,          programs: &[] },
-    Pass { driver: Some("vfs"),            remapping: false, file_system: None,          programs: &[] },
-    Pass { driver: Some("overlay"),        remapping: false, file_system: Some("ext4"),  programs: &[("mkfs.ext4", "needs mkfs.ext4 (Debian: e2fsprogs)")] },
-    Pass { driver: Some("btrfs"),          remapping: false, file_system: Some("btrfs"), programs: &[("mkfs.btrfs", "needs mkfs.btrfs (Debian: btrfs-progs)")] },
-    Pass { driver: Some("fuse-overlayfs"), remapping: false, file_system: None,          programs: &[("fuse-overlayfs", "needs fuse-overlayfs (Debian: fuse-overlayfs)")] },
-    Pass { driver: None,                   remapping: true,  file_system: None,          programs: &[("unshare", "needs unshare (Debian: util-linux)")] },
+    Pass { driver: None,                   kind: Kind::Plain,        file_system: None,          programs: &[] },
+    Pass { driver: Some("vfs"),            kind: Kind::Plain,        file_system: None,          programs: &[] },
+    Pass { driver: Some("overlay"),        kind: Kind::Plain,        file_system: Some("ext4"),  programs: &[("mkfs.ext4", "needs mkfs.ext4 (Debian: e2fsprogs)")] },
+    Pass { driver: Some("btrfs"),          kind: Kind::Plain,        file_system: Some("btrfs"), programs: &[("mkfs.btrfs", "needs mkfs.btrfs (Debian: btrfs-progs)")] },
+    Pass { driver: Some("fuse-overlayfs"), kind: Kind::Plain,        file_system: None,          programs: &[("fuse-overlayfs", "needs fuse-overlayfs (Debian: fuse-overlayfs)")] },
+    Pass { driver: None,                   kind: Kind::Remapping,    file_system: None,          programs: &[("unshare", "needs unshare (Debian: util-linux)")] },
+    Pass { driver: None,                   kind: Kind::Experimental, file_system: None,          programs: &[] },
 ];
 
 impl Pass {
     fn takes(&self, case: &case::Case) -> bool {
-        if self.remapping {
-            case.userns || (case.core && !case.host_users)
-        } else {
-            !case.userns && (self.driver.is_none() || case.core)
+        match self.kind {
+            Kind::Plain => case.kind() == Kind::Plain && (self.driver.is_none() || case.core),
+            Kind::Remapping => case.userns || (case.core && !case.host_users),
+            Kind::Experimental => case.experimental,
         }
     }
 }
 
 fn record(options: &Options, cases: &[&case::Case], goldens: &Goldens) -> Result<()> {
-    let (remapped, plain): (Vec<_>, Vec<_>) = cases.iter().copied().partition(|case| case.userns);
     if let Some(socket) = &options.socket {
-        // Whether it remaps users is not asked: whoever names it names the cases.
+        // What it is told is not asked: whoever names it names the cases.
         return record_from(&Engine::foreign(socket)?, options, cases, goldens);
     }
-    for (cases, remapping) in [(plain, false), (remapped, true)] {
+    for kind in [Kind::Plain, Kind::Remapping, Kind::Experimental] {
+        let cases: Vec<_> = cases.iter().copied().filter(|case| case.kind() == kind).collect();
         if !cases.is_empty() {
-            record_from(&Engine::dockerd(remapping)?, options, &cases, goldens)?;
+            record_from(&Engine::dockerd(kind)?, options, &cases, goldens)?;
         }
     }
     Ok(())
@@ -180,8 +183,8 @@ fn compare_all(options: &Options, cases: &[&case::Case], goldens: &Goldens) -> R
         }
     }
     if live.is_some() {
-        // Whatever runs there, it does not remap users.
-        here.retain(|case| !case.userns);
+        // Whatever runs there, it is told nothing.
+        here.retain(|case| case.kind() == Kind::Plain);
     }
     if let Some(live) = &live {
         let version = live.version()?;
@@ -196,11 +199,15 @@ fn compare_all(options: &Options, cases: &[&case::Case], goldens: &Goldens) -> R
         ui::detail(&format!("comparing with goldens of dockerd {}", answers.version()));
     }
     for pass in PASSES {
-        let Pass { file_system, remapping, .. } = *pass;
-        let driver = pass.driver.or(remapping.then_some(REMAPPING));
+        let Pass { file_system, kind, .. } = *pass;
+        let driver = match kind {
+            Kind::Plain => pass.driver,
+            Kind::Remapping => Some(REMAPPING),
+            Kind::Experimental => Some(EXPERIMENTAL),
+        };
         let prefix = driver.map_or(String::new(), |driver| format!("{driver}/"));
         let core: Vec<_> = here.iter().copied().filter(|case| pass.takes(case)).collect();
-        let unasked = remapping && live.is_some();
+        let unasked = kind != Kind::Plain && live.is_some();
         if core.is_empty() || unasked || !options.wants_driver(driver) {
             continue;
         }
@@ -208,15 +215,15 @@ fn compare_all(options: &Options, cases: &[&case::Case], goldens: &Goldens) -> R
             ui::line(&format!("skipped {prefix}: {need}"));
             continue;
         }
-        let engine = if remapping {
-            Engine::remapping_berth()?
-        } else {
-            Engine::berth(driver, file_system)?
+        let engine = match kind {
+            Kind::Plain => Engine::berth(driver, file_system)?,
+            Kind::Remapping => Engine::remapping_berth()?,
+            Kind::Experimental => Engine::experimental_berth()?,
         };
         let runner = Runner::new(&engine, options.jobs)?;
         runner.run(&core, &mut |case, transcript| {
             let name = format!("{prefix}{}", case.name);
-            if options.accept && (driver.is_none() || case.userns) {
+            if options.accept && (driver.is_none() || case.kind() != Kind::Plain) {
                 answers.accept(&case.name, &transcript)?;
             }
             match answers.judge(&case.name, &transcript) {

@@ -15,7 +15,7 @@ compares exit codes and output with what dockerd answers.
   --record          record goldens from dockerd: from --socket, or one started here
   --only TEXT       only cases whose name contains this (may repeat)
   --driver NAME     only this storage driver's pass: overlay2, btrfs, fuse-overlayfs,
-                    overlay or vfs; or userns, the one with remapped users
+                    overlay or vfs; or userns, the one with remapped users, or experimental
   --accept          take berth's answers as expected for the cases that differences.txt names
   --jobs N          cases at the same time (default: 3)
   --list            names of the cases
