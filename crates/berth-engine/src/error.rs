@@ -73,6 +73,12 @@ pub enum EngineError {
     Copy { path: PathBuf, source: berth_fs::copy::CopyError },
     #[error(transparent)]
     Storage(#[from] berth_storage::StorageError),
+    #[error("layers of the storage driver {driver} are on no thin pool")]
+    NoPool { driver: String },
+    #[error("a thin pool is extended by a device, or by sizes of its files")]
+    ExtendByWhat,
+    #[error("invalid size of a thin pool: {text}")]
+    PoolSize { text: String },
     #[error("unknown object type: {kind}")]
     UnknownType { kind: String },
 }
@@ -117,6 +123,9 @@ impl Classify for EngineError {
             | Self::BackupInside { .. }
             | Self::NotBackup { .. }
             | Self::BackupTooNew { .. }
+            | Self::NoPool { .. }
+            | Self::ExtendByWhat
+            | Self::PoolSize { .. }
             | Self::RestoreNotEmpty { .. } => ErrorKind::InvalidParameter,
             Self::UnknownType { .. } | Self::Bip { .. } | Self::EventSpan { .. } => {
                 ErrorKind::InvalidParameter

@@ -1,5 +1,7 @@
 //! Drivers whose layers are on a thin pool: how full that is, and who is told.
 
+use std::path::{Path, PathBuf};
+
 use crate::StorageError;
 
 /// What can be asked about the pool below.
@@ -10,9 +12,28 @@ pub trait ThinPool: Send + Sync {
     fn usage(&self) -> Result<PoolUsage, StorageError>;
     /// Refuses when the pool takes no new layers.
     fn check_room(&self) -> Result<(), StorageError>;
+    /// What the pool is made of.
+    fn layout(&self) -> PoolLayout;
+    /// Makes the files that the pool lies on so large, in bytes, and lets the pool have that at once.
+    fn grow(&self, data: Option<u64>, metadata: Option<u64>) -> Result<(), StorageError>;
+    /// Adds a disk to the volume group that the pool is in, and lets the pool have all of it: its
+    /// metadata in proportion, the rest its data. With `wipe` whatever is on the disk is lost;
+    /// without, one that has anything on it is refused. Goes on where an earlier call was stopped.
+    fn extend(&self, device: &Path, wipe: bool) -> Result<(), StorageError>;
     /// Has `tell` called at each change of level from now on, from another thread: soon after it
     /// happened, whatever made it happen.
     fn on_change(&self, tell: Tell);
+}
+
+/// What a pool is made of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PoolLayout {
+    /// The pool's name.
+    pub name: String,
+    /// The file with the data, if it is one.
+    pub data: Option<PathBuf>,
+    /// The file with the metadata, if it is one.
+    pub metadata: Option<PathBuf>,
 }
 
 /// Who is told of a pool's level.

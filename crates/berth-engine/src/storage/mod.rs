@@ -16,6 +16,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use tokio::sync::{Mutex, OwnedMutexGuard};
 
 pub use backup::BackupRequest;
+pub use pool::ExtendRequest;
 pub use repair::Changes;
 pub use restore::{Restored, restore_backup};
 

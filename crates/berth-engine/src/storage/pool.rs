@@ -2,13 +2,60 @@
 //! refused then.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
-use berth_storage::{Level, PoolUsage, Space};
+use berth_storage::{Level, PoolUsage, Space, ThinPool};
+use berth_types::size::parse_ram;
 use serde_json::{Value, json};
 
 use crate::blocking::blocking;
 use crate::engine::Engine;
 use crate::error::EngineError;
+
+/// How a pool is made larger.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ExtendRequest {
+    /// By a disk.
+    Disk {
+        /// Its path.
+        device: PathBuf,
+        /// Whether what is on it is given up.
+        wipe: bool,
+    },
+    /// By making its files so large, in bytes.
+    Files {
+        /// The one with the data.
+        data: Option<u64>,
+        /// The one with the pool's own records.
+        metadata: Option<u64>,
+    },
+}
+
+impl ExtendRequest {
+    /// Of what a client wrote; empty is what it did not.
+    pub fn parse(
+        device: &str,
+        wipe: bool,
+        size: &str,
+        metadata_size: &str,
+    ) -> Result<Self, EngineError> {
+        let bytes = |text: &str| match text {
+            "" => Ok(None),
+            text => {
+                let invalid = || EngineError::PoolSize { text: text.to_owned() };
+                let bytes = parse_ram(text).ok().and_then(|bytes| u64::try_from(bytes).ok());
+                bytes.filter(|&bytes| bytes > 0).map(Some).ok_or_else(invalid)
+            }
+        };
+        let (data, metadata) = (bytes(size)?, bytes(metadata_size)?);
+        match (device, data, metadata) {
+            ("", None, None) => Err(EngineError::ExtendByWhat),
+            ("", data, metadata) => Ok(Self::Files { data, metadata }),
+            (device, None, None) => Ok(Self::Disk { device: device.into(), wipe }),
+            _ => Err(EngineError::ExtendByWhat),
+        }
+    }
+}
 
 impl Engine {
     /// Makes an event of each change of the pool's level.
@@ -42,6 +89,26 @@ impl Engine {
                 berth_types::kind::chain(&error)
             )),
         }
+    }
+
+    /// Makes the pool larger: by a disk, or by making the files that it lies on larger. Gives how full
+    /// it is then.
+    pub async fn extend_pool(&self, request: ExtendRequest) -> Result<Value, EngineError> {
+        let engine = self.clone();
+        blocking(move || {
+            let pool = engine.thin_pool()?;
+            match request {
+                ExtendRequest::Disk { device, wipe } => pool.extend(&device, wipe)?,
+                ExtendRequest::Files { data, metadata } => pool.grow(data, metadata)?,
+            }
+            Ok(json(&pool.usage()?))
+        })
+        .await
+    }
+
+    pub(super) fn thin_pool(&self) -> Result<&dyn ThinPool, EngineError> {
+        let driver = self.layers().driver();
+        driver.thin_pool().ok_or_else(|| EngineError::NoPool { driver: driver.name().to_owned() })
     }
 
     /// How full the pool is; `null` for other drivers, and for one that does not say.
@@ -122,6 +189,26 @@ mod tests {
         ];
         for (level, rest) in table {
             assert_eq!(warning(&usage(level)), rest.map(|rest| format!("{begin}{rest}")));
+        }
+    }
+
+    #[test]
+    fn a_pool_is_extended_by_a_disk_or_by_its_files() {
+        let parse = |device, size, metadata| {
+            ExtendRequest::parse(device, true, size, metadata).map_err(|error| error.to_string())
+        };
+        let disk = ExtendRequest::Disk { device: "/dev/sdb".into(), wipe: true };
+        assert_eq!(parse("/dev/sdb", "", ""), Ok(disk));
+        let files = ExtendRequest::Files { data: Some(200 << 30), metadata: None };
+        assert_eq!(parse("", "200GB", ""), Ok(files));
+        let files = ExtendRequest::Files { data: None, metadata: Some(4 << 20) };
+        assert_eq!(parse("", "", "4m"), Ok(files));
+        let either = "a thin pool is extended by a device, or by sizes of its files";
+        for (device, size) in [("", ""), ("/dev/sdb", "1G")] {
+            assert_eq!(parse(device, size, ""), Err(either.to_owned()));
+        }
+        for size in ["x", "-1", "0"] {
+            assert_eq!(parse("", size, ""), Err(format!("invalid size of a thin pool: {size}")));
         }
     }
 

@@ -2,7 +2,7 @@
 
 use axum::extract::State;
 use axum::response::Response;
-use berth_engine::storage::{BackupRequest, Changes};
+use berth_engine::storage::{BackupRequest, Changes, ExtendRequest};
 use berth_engine::{Depth, Engine};
 use serde_json::Value;
 
@@ -18,6 +18,7 @@ pub(super) fn routes() -> Vec<Route<Engine>> {
         Route::post("/berth/storage/check", check),
         Route::post("/berth/storage/repair", repair),
         Route::post("/berth/storage/backup", backup),
+        Route::post("/berth/storage/extend", extend),
     ]
 }
 
@@ -51,4 +52,14 @@ async fn backup(State(engine): State<Engine>, params: Params) -> Result<Response
         pause: params.flag_or_true("pause"),
     };
     Ok(stream(engine.backup_storage(request)?).await)
+}
+
+/// `POST /berth/storage/extend`: how full the thin pool is then. `device` is a path on the daemon's
+/// machine, which `force` wipes; `size` and `metadata-size` are those of the pool's files. 400 for
+/// drivers without a pool.
+async fn extend(State(engine): State<Engine>, params: Params) -> Result<Json<Value>, ApiError> {
+    let (device, wipe) = (params.text("device"), params.flag("force"));
+    let (size, metadata_size) = (params.text("size"), params.text("metadata-size"));
+    let request = ExtendRequest::parse(device, wipe, size, metadata_size)?;
+    Ok(Json(engine.extend_pool(request).await?))
 }

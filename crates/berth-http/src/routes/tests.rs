@@ -137,6 +137,7 @@ const OWN: &str = "
     POST    /berth/storage/check
     POST    /berth/storage/repair
     POST    /berth/storage/backup
+    POST    /berth/storage/extend
 ";
 
 /// The route that answers a request.

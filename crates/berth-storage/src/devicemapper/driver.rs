@@ -76,6 +76,7 @@ impl Devicemapper {
             records,
             state: Mutex::new(State::default()),
             reaping: Mutex::new(()),
+            resizing: Mutex::new(()),
         });
         set.load()?;
         Watch::start(&set.watch);

@@ -21,7 +21,7 @@ pub enum DevicemapperError {
     PoolMode { name: String, mode: &'static str },
     #[error(
         "devmapper: thin pool {name} has no free metadata blocks: remove containers or images, or \
-         make its metadata larger"
+         make its metadata larger (berth storage extend)"
     )]
     MetadataFull { name: String },
     #[error(
@@ -32,7 +32,8 @@ pub enum DevicemapperError {
     #[error(
         "devmapper: thin pool {name} is nearly full: {percent}% of the room for its {what} is in use, \
          and from {stop}% on it takes no new images or containers (dm.berth_stop_level); remove \
-         containers or images (berth container prune, berth image prune), or make the pool larger"
+         containers or images (berth container prune, berth rmi), or make the pool larger (berth \
+         storage extend)"
     )]
     StopLevel { name: String, what: &'static str, percent: u64, stop: u64 },
     #[error("devmapper: thin pool {name} is on other devices than {}", .file.display())]
@@ -96,6 +97,29 @@ pub enum DevicemapperError {
     Record { path: PathBuf, source: serde_json::Error },
     #[error("{program} failed: {said}")]
     Program { program: String, said: String },
+    #[error("devmapper: Can't shrink file")]
+    Shrinks,
+    #[error("devmapper: Unable to find loopback mount for: {}", .path.display())]
+    NoLoop { path: PathBuf },
+    #[error(
+        "devmapper: thin pool {name} does not lie on files: berth storage extend --device makes it \
+         larger"
+    )]
+    NotOnFiles { name: String },
+    #[error(
+        "devmapper: thin pool {name} is in no volume group: berth storage extend --size makes it \
+         larger, if it lies on a file"
+    )]
+    OnFiles { name: String },
+    #[error("devmapper: thin pool {name} is no volume of LVM's")]
+    NoVolume { name: String },
+    #[error(
+        "{device} is not empty: what is on it is wiped when that is asked for (berth storage extend \
+         --force)"
+    )]
+    WouldWipe { device: String },
+    #[error("devmapper: the volume group {group} has no room that the thin pool could have")]
+    NoExtents { group: String },
     #[error("{0}")]
     Refused(&'static str),
     #[error(
@@ -126,8 +150,16 @@ pub enum DevicemapperError {
 impl Classify for DevicemapperError {
     fn kind(&self) -> ErrorKind {
         match self {
-            Self::ContainerShrinks { .. } => ErrorKind::InvalidParameter,
-            Self::Busy { .. } => ErrorKind::Conflict,
+            Self::ContainerShrinks { .. }
+            | Self::Shrinks
+            | Self::NoLoop { .. }
+            | Self::NotOnFiles { .. }
+            | Self::OnFiles { .. }
+            | Self::NoVolume { .. }
+            | Self::NotAvailable { .. }
+            | Self::InGroup { .. }
+            | Self::WouldWipe { .. } => ErrorKind::InvalidParameter,
+            Self::Busy { .. } | Self::NoExtents { .. } => ErrorKind::Conflict,
             Self::NonExisting { .. }
             | Self::NotAPool { .. }
             | Self::PoolStatus { .. }
@@ -151,8 +183,6 @@ impl Classify for DevicemapperError {
             | Self::Record { .. }
             | Self::Program { .. }
             | Self::NoProgram { .. }
-            | Self::NotAvailable { .. }
-            | Self::InGroup { .. }
             | Self::HasFs { .. }
             | Self::HasData { .. }
             | Self::Lvm { .. }

@@ -19,6 +19,7 @@ use crate::home::{ProbeDir, make_dir};
 impl Set {
     /// Refuses when the pool is nearly full, or takes no writes.
     pub(super) fn check_space(&self) -> Result<(), StorageError> {
+        self.notice_growth()?;
         let (status, usage) = self.watch.look()?;
         let mode = match status.mode {
             Mode::Writes | Mode::OutOfSpace => None,

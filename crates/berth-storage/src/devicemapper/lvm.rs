@@ -116,7 +116,7 @@ fn set_up(home: &Path, lvm: &Lvm, asked: &Config) -> Result<(), StorageError> {
 }
 
 /// Refuses disks that are in use or have anything on them.
-fn check(lvm: &Lvm, is_ours: bool) -> Result<(), StorageError> {
+pub(super) fn check(lvm: &Lvm, is_ours: bool) -> Result<(), StorageError> {
     for program in PROGRAMS {
         if !has_program(program) {
             let program = program.to_owned();
@@ -212,7 +212,7 @@ fn take_back(device: &str) {
     }
 }
 
-fn has_program(name: &str) -> bool {
+pub(super) fn has_program(name: &str) -> bool {
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&path).any(|dir: PathBuf| dir.join(name).is_file())
 }
@@ -228,12 +228,12 @@ fn command(program: &str, args: &[&str]) -> Command {
 }
 
 /// What a program says; `None` when it is missing or fails.
-fn output(program: &str, args: &[&str]) -> Option<String> {
+pub(super) fn output(program: &str, args: &[&str]) -> Option<String> {
     let output = command(program, args).output().ok()?;
     output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
-fn run(program: &str, args: &[&str]) -> Result<(), StorageError> {
+pub(super) fn run(program: &str, args: &[&str]) -> Result<(), StorageError> {
     let failed = |said: String| DevicemapperError::Lvm { said };
     let output = command(program, args).output().map_err(|error| failed(error.to_string()))?;
     if output.status.success() {

@@ -135,7 +135,18 @@ impl Pool {
     /// Lets the pool take up work again, and what the devices that it lies on have grown.
     pub(super) fn reload(&self, mapper: &Mapper) -> Result<(), StorageError> {
         let table = only_pool(&self.name, mapper.table(&self.name)?)?;
-        mapper.reload(&self.name, &[table])
+        let length = match &self.parts {
+            Some(parts) => table.length.max(parts.data.size()? / SECTOR),
+            None => table.length,
+        };
+        mapper.reload(&self.name, &[Line { length, ..table }])
+    }
+
+    /// Whether the device with the data has more than the pool uses.
+    pub(super) fn is_behind(&self, mapper: &Mapper) -> Result<bool, StorageError> {
+        let Some(parts) = &self.parts else { return Ok(false) };
+        let table = only_pool(&self.name, mapper.table(&self.name)?)?;
+        Ok(parts.data.size()? / SECTOR > table.length)
     }
 
     /// The file that the pool lies on and that has no name any more: when the pool goes, its
@@ -210,6 +221,46 @@ impl Part {
             Self::Loop { file, .. } => Some(file),
             Self::Raw { .. } => None,
         }
+    }
+
+    /// Whether the device had to be told that its file has grown.
+    pub(super) fn take_growth(&self) -> Result<bool, StorageError> {
+        let Self::Loop { device, file } = self else { return Ok(false) };
+        let length = match file.metadata() {
+            // Deleted: its device has it.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+            other => other.map_err(io_at("look at", file))?.len(),
+        };
+        let size = device.size().map_err(io_at("look at", device.path()))?;
+        if length / SECTOR * SECTOR <= size
+            || !device.is_of(file).map_err(io_at("look at", file))?
+        {
+            return Ok(false);
+        }
+        device.grow().map_err(io_at("grow", device.path()))?;
+        Ok(true)
+    }
+
+    /// Refuses what cannot be, in the words of Docker's tool.
+    pub(super) fn check_growth(&self, size: u64) -> Result<(), StorageError> {
+        let Self::Loop { file, .. } = self else {
+            let path = self.path().to_owned();
+            return Err(DevicemapperError::NoLoop { path }.into());
+        };
+        if file.metadata().map_err(io_at("look at", file))?.len() > size {
+            return Err(DevicemapperError::Shrinks.into());
+        }
+        Ok(())
+    }
+
+    /// Makes the file so large.
+    pub(super) fn grow_to(&self, size: u64) -> Result<(), StorageError> {
+        if let Self::Loop { device, file } = self {
+            let is = file.metadata().map_err(io_at("look at", file))?.len();
+            grow_file(file, is, size)?;
+            device.grow().map_err(io_at("grow", device.path()))?;
+        }
+        Ok(())
     }
 
     fn number(&self) -> String {

@@ -39,6 +39,8 @@ pub(super) struct Set {
     pub(super) state: Mutex<State>,
     /// Held while removed layers are deleted.
     pub(super) reaping: Mutex<()>,
+    /// Held while the pool is made larger.
+    pub(super) resizing: Mutex<()>,
 }
 
 /// What changes.

@@ -1,14 +1,18 @@
 //! What `docker info` shows, in the order of Docker 18.09 with
 //! berth's own lines at the end; and what else can be asked about the pool.
 
+use std::path::Path;
+
 use berth_sys::dm;
 
 use super::driver::Devicemapper;
 use super::error::human;
+use super::lvm_extend::Wipe;
 use super::pool::METADATA_BLOCK;
+use super::pool::Part;
 use super::set::Set;
 use super::watch::duration;
-use crate::{PoolUsage, StorageError, Tell, ThinPool};
+use crate::{PoolLayout, PoolUsage, StorageError, Tell, ThinPool};
 
 impl Set {
     /// The lines; those that a pool which does not answer has nothing for are missing.
@@ -22,6 +26,7 @@ impl Set {
     }
 
     fn fill_in(&self, lines: &mut Vec<(&'static str, String)>) -> Result<(), StorageError> {
+        self.notice_growth()?;
         let (status, usage) = self.watch.look()?;
         let block = status.block;
         let (fs, base_size) = {
@@ -66,11 +71,30 @@ impl Set {
 
 impl ThinPool for Devicemapper {
     fn usage(&self) -> Result<PoolUsage, StorageError> {
+        self.set.notice_growth()?;
         Ok(self.set.watch.look()?.1)
     }
 
     fn check_room(&self) -> Result<(), StorageError> {
         self.set.check_space()
+    }
+
+    fn layout(&self) -> PoolLayout {
+        let file = |part: &Part| part.file_path().map(Path::to_owned);
+        let parts = self.set.pool.parts.as_ref();
+        PoolLayout {
+            name: self.set.pool.name.clone(),
+            data: parts.and_then(|parts| file(&parts.data)),
+            metadata: parts.and_then(|parts| file(&parts.metadata)),
+        }
+    }
+
+    fn grow(&self, data: Option<u64>, metadata: Option<u64>) -> Result<(), StorageError> {
+        self.set.grow(data, metadata)
+    }
+
+    fn extend(&self, device: &Path, wipe: bool) -> Result<(), StorageError> {
+        self.set.extend(device, if wipe { Wipe::Yes } else { Wipe::No })
     }
 
     fn on_change(&self, tell: Tell) {

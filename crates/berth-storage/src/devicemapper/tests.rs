@@ -3,6 +3,7 @@
 mod crash;
 mod damage;
 mod docker;
+mod grow;
 mod lost;
 mod lvm;
 mod watch;

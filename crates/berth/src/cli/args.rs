@@ -558,6 +558,9 @@ pub(super) enum StorageCommand {
         #[arg(value_name = "DEST")]
         dest: String,
     },
+    /// Make the thin pool of the devicemapper driver larger, while containers run
+    #[command(after_help = EXTEND_HELP)]
+    Extend(ExtendArgs),
     /// Make a data root of a backup, while no daemon uses it
     #[command(after_help = RESTORE_HELP)]
     Restore {
@@ -572,6 +575,35 @@ pub(super) enum StorageCommand {
         source: PathBuf,
     },
 }
+
+/// By a disk or by sizes.
+#[derive(Debug, Args)]
+pub(super) struct ExtendArgs {
+    /// A disk of the daemon's machine that the pool's volume group gets
+    #[arg(long, required_unless_present_any = ["size", "metadata_size"], conflicts_with_all = ["size", "metadata_size"])]
+    pub(super) device: Option<String>,
+    /// Wipe the disk, whatever is on it
+    #[arg(long, requires = "device")]
+    pub(super) force: bool,
+    /// The new size of the file with the pool's data, for example 200G
+    #[arg(long)]
+    pub(super) size: Option<String>,
+    /// The new size of the file with the pool's own records
+    #[arg(long)]
+    pub(super) metadata_size: Option<String>,
+    /// How full the pool is then, as an object
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+const EXTEND_HELP: &str = "A pool of LVM (direct-lvm) gets a disk: it becomes a physical volume, joins \
+    the volume group, and the pool is\nextended by all that is free there, its metadata in \
+    proportion. A disk that is mounted or belongs to a volume\ngroup is refused, and one that has \
+    anything on it unless --force is given. Stopped in the middle, it is\ngiven once more and goes \
+    on from there. A pool on files (loop-lvm) gets larger files, which take no room\nbefore it is \
+    used.\n\n\
+    Examples:\n  berth storage extend --device /dev/sdc\n  berth storage extend --size 200G\n  \
+    berth storage extend --metadata-size 4G";
 
 const BACKUP_HELP: &str = "What is recorded is copied as it is at one moment. A container's files and \
     a volume are copied as they\nare when their turn comes, while the containers that write to them \

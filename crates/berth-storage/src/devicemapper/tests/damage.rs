@@ -8,7 +8,7 @@ use berth_types::LayerId;
 use super::super::records::{Records, Role};
 use super::{Devicemapper, disk, opts, small};
 use crate::suite::{content, layer, listed, rw, same};
-use crate::{Access, CreateOptions, Mounted, StorageDriver as _, StorageError};
+use crate::{Access, CreateOptions, Mounted, StorageDriver as _, StorageError, ThinPool as _};
 
 fn refused(opened: Result<Devicemapper, StorageError>) -> String {
     berth_types::kind::chain(&opened.expect_err("it must not open"))
@@ -196,7 +196,7 @@ fn vm_devicemapper_full_metadata_fail_changes_and_are_emptied_by_removals() {
     fill(&driver, 1000);
     let full = format!(
         "devmapper: thin pool {pool} has no free metadata blocks: remove containers or images, or \
-         make its metadata larger"
+         make its metadata larger (berth storage extend)"
     );
     let create = |driver: &Devicemapper| driver.create(&LayerId::random(), Some(&base), &rw());
     assert_eq!(create(&driver).unwrap_err().to_string(), full);
@@ -207,8 +207,11 @@ fn vm_devicemapper_full_metadata_fail_changes_and_are_emptied_by_removals() {
     driver.remove(&greedy).unwrap();
     driver.reap().unwrap();
     let next = layer(&driver, Some(&base), &["next"]);
-    // Once more, over a start.
     fill(&driver, 2000);
+    driver.grow(None, Some(3 << 20)).unwrap();
+    create(&driver).unwrap();
+    // Once more, over a start.
+    fill(&driver, 3000);
     assert_eq!(create(&driver).unwrap_err().to_string(), full);
     drop(driver);
     let driver = with("dm.loopmetadatasize=4M");

@@ -6,12 +6,13 @@ use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 use std::process::Command;
 
+use berth_sys::loopdev::LoopDevice;
 use testkit::disk::Disk;
 
 use super::crash::stop;
 use super::{Devicemapper, opts};
 use crate::suite::{content, layer, same};
-use crate::{StorageDriver as _, StorageError};
+use crate::{Level, StorageDriver as _, StorageError, ThinPool as _};
 
 fn lvm(words: &[&str]) {
     let mut command = Command::new(words[0]);
@@ -112,6 +113,7 @@ fn vm_devicemapper_direct_lvm_is_made_on_an_empty_disk_alone() {
         "activation{\nthin_pool_autoextend_threshold=80\nthin_pool_autoextend_percent=20\n}"
     );
     let base = layer(&driver, None, &["a"]);
+    let second = extends(&driver, dir.path());
     drop(driver);
     let changed = refused(open(&["dm.thinp_autoextend_percent=30"]));
     assert_eq!(changed, "changing direct-lvm config is not supported");
@@ -135,4 +137,35 @@ fn vm_devicemapper_direct_lvm_is_made_on_an_empty_disk_alone() {
     drop(driver);
     lvm(&["vgremove", "-f", "docker"]);
     lvm(&["pvremove", "-f", &name]);
+    lvm(&["pvremove", "-f", second.path().to_str().unwrap()]);
+}
+
+/// Adds a second disk to the group of the pool in use.
+fn extends(driver: &Devicemapper, dir: &Path) -> LoopDevice {
+    testkit::load_module("loop");
+    let file = dir.join("second");
+    File::create(&file).unwrap().set_len(512 << 20).unwrap();
+    let second = LoopDevice::attach(&file).unwrap();
+    let extend = |wipe| driver.extend(second.path(), wipe);
+    let name = second.path().display();
+    File::options().write(true).open(second.path()).unwrap().write_all(b"precious").unwrap();
+    let wiped = format!(
+        "{name} is not empty: what is on it is wiped when that is asked for (berth storage extend \
+         --force)"
+    );
+    assert_eq!(extend(false).unwrap_err().to_string(), wiped);
+    let before = driver.usage().unwrap();
+    extend(true).unwrap();
+    let after = driver.usage().unwrap();
+    assert!(after.data.total > before.data.total + (480 << 20), "{before:?} {after:?}");
+    assert!(after.metadata.total > before.metadata.total, "{before:?} {after:?}");
+    assert_eq!(after.level, Level::Normal);
+    let error = extend(false).unwrap_err().to_string();
+    assert_eq!(
+        error,
+        "devmapper: the volume group docker has no room that the thin pool could have"
+    );
+    let error = driver.grow(Some(1 << 40), None).unwrap_err().to_string();
+    assert!(error.contains("berth storage extend --device"), "{error}");
+    second
 }

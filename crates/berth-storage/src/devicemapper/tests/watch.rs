@@ -56,7 +56,8 @@ fn vm_devicemapper_levels_are_told_as_the_pool_fills_and_empties() {
     let expected = format!(
         "devmapper: thin pool {pool} is nearly full: {percent}% of the room for its data is in use, \
          and from 75% on it takes no new images or containers (dm.berth_stop_level); remove \
-         containers or images (berth container prune, berth image prune), or make the pool larger"
+         containers or images (berth container prune, berth rmi), or make the pool larger (berth \
+         storage extend)"
     );
     let refused = driver.create(&LayerId::random(), Some(&base), &rw()).unwrap_err();
     assert_eq!(refused.to_string(), expected);

@@ -2,6 +2,7 @@
 
 mod backup;
 mod check;
+mod extend;
 mod info;
 mod progress;
 mod repair;
@@ -30,6 +31,7 @@ pub(super) async fn storage(client: &Client, args: StorageArgs) -> Result<u8, Cl
             let as_json = format.is_some();
             backup::backup(client, backup::Asked { dest, volumes, pause, as_json }).await
         }
+        StorageCommand::Extend(args) => extend::extend(client, &args).await,
         // Done before there is a client.
         StorageCommand::Restore { .. } => Ok(0),
     }
