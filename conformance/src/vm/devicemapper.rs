@@ -27,6 +27,7 @@ pub(super) const CASES: &[Case] = &[
     ("thin devices: what is removed is given back", removal),
     ("thin devices: a check finds nothing, a backup is refused by name", upkeep),
     ("thin devices: a full pool fails writes and nothing else, and removals empty it", full),
+    ("thin devices: an administrator sees, copies and removes devices, and adds room", manage),
     ("thin devices: the pool goes with the daemon and comes back", pool),
 ];
 
@@ -175,6 +176,39 @@ fn full(engine: &mut Engine) -> Result<()> {
         }
     }
     ensure!(other.state()?["Running"] == true, "{}", other.state()?);
+    Ok(())
+}
+
+fn manage(engine: &mut Engine) -> Result<()> {
+    let container = engine.run("echo kept >/file; sleep 1000", &json!({}))?;
+    eventually("it has written", || {
+        Ok(engine.api().get(&container.path("/changes"))?.to_string().contains("/file"))
+    })?;
+    let devices = engine.api().get("/berth/storage/devices")?;
+    let id = container.path("").replace("/containers/", "");
+    let own = devices.as_array().context("a list")?.iter().find(|device| {
+        device["Owner"] == id.as_str() && !device["Id"].to_string().contains("-init")
+    });
+    let own = own.with_context(|| format!("no device of the container: {devices}"))?;
+    let own = own["Id"].as_str().context("an id")?;
+    let refused = engine.api().send(&Request::delete(format!("/berth/storage/devices/{own}")))?;
+    ensure!(refused.status == 409, "{}: {}", refused.status, refused.text());
+    engine.api().post(&format!("/berth/storage/devices/{own}/snapshot?name=copy"), Value::Null)?;
+    let target = engine.data_root().with_extension("look");
+    std::fs::create_dir_all(&target)?;
+    let at = "/berth/storage/devices/snapshot-copy";
+    engine.api().post(&format!("{at}/mount?target={}", target.display()), Value::Null)?;
+    let read = std::fs::read_to_string(target.join("file"));
+    rustix::mount::unmount(&target, rustix::mount::UnmountFlags::empty())?;
+    std::fs::remove_dir(&target)?;
+    ensure!(read? == "kept\n");
+    ensure!(engine.api().get(at)?["MappedSectors"].as_u64() > Some(0));
+    engine.api().delete(at)?;
+    let total = |pool: &Value| pool["Data"]["Total"].as_u64();
+    let before = engine.api().get("/berth/storage/pool")?;
+    let grown = engine.api().post("/berth/storage/extend?size=320M", Value::Null)?.json()?;
+    ensure!(total(&grown) == Some(320 << 20) && total(&grown) > total(&before), "{before} {grown}");
+    ensure!(container.state()?["Running"] == true, "{}", container.state()?);
     Ok(())
 }
 

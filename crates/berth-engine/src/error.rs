@@ -77,6 +77,8 @@ pub enum EngineError {
     NoPool { driver: String },
     #[error("a thin pool is extended by a device, or by sizes of its files")]
     ExtendByWhat,
+    #[error("a device is mounted on a directory that is there and given with its full path: {} is none", .path.display())]
+    MountTarget { path: PathBuf },
     #[error("invalid size of a thin pool: {text}")]
     PoolSize { text: String },
     #[error("unknown object type: {kind}")]
@@ -126,6 +128,7 @@ impl Classify for EngineError {
             | Self::NoPool { .. }
             | Self::ExtendByWhat
             | Self::PoolSize { .. }
+            | Self::MountTarget { .. }
             | Self::RestoreNotEmpty { .. } => ErrorKind::InvalidParameter,
             Self::UnknownType { .. } | Self::Bip { .. } | Self::EventSpan { .. } => {
                 ErrorKind::InvalidParameter

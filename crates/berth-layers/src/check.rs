@@ -159,6 +159,25 @@ impl LayerStore {
         Ok(checked)
     }
 
+    /// Whose each layer of this driver is; `None` says that an operation is under way with it. What
+    /// the driver had before this was asked, and is not here, is nobody's.
+    pub fn owners(&self) -> Result<BTreeMap<LayerId, Option<Owner>>, LayerError> {
+        let driver = self.driver().name();
+        let read = |conn: &_| Ok::<_, LayerError>(record::all_intents(conn, driver)?);
+        let mut owners = BTreeMap::new();
+        owners.extend(self.inner().db.read(read)?.into_iter().map(|layer| (layer, None)));
+        owners.extend(self.inner().replaced().iter().map(|layer| (layer.clone(), None)));
+        for Layer { layer, chain, .. } in self.list()? {
+            owners.insert(layer, Some(Owner::Image(chain)));
+        }
+        for rw in self.list_rw()?.into_iter().filter(|rw| rw.driver == driver) {
+            for layer in [rw.mount.init(), rw.mount.clone()] {
+                owners.insert(layer, Some(Owner::Container(rw.container.clone())));
+            }
+        }
+        Ok(owners)
+    }
+
     /// What the driver has and nobody knows, not even an operation that is under way.
     fn unknown(
         &self,

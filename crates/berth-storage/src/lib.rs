@@ -35,4 +35,7 @@ pub use driver::{
 pub use error::StorageError;
 pub use mounted::Mounted;
 pub use select::{Environment, Mapping, SelectError, Selection};
-pub use thin_pool::{Level, PoolLayout, PoolUsage, Space, Tell, ThinPool};
+pub use thin_pool::{
+    DeviceKind, Level, Mapped, PoolDevice, PoolLayout, PoolUsage, Space, Tell, ThinDevices,
+    ThinPool,
+};

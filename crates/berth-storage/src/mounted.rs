@@ -28,6 +28,12 @@ impl Mounted {
         Ok(this)
     }
 
+    /// Leaves the mounts to whoever unmounts them.
+    pub fn leave(mut self) {
+        self.mounted = 0;
+        self.prepared.teardown.clear();
+    }
+
     /// Where the content is.
     pub fn root(&self) -> &Path {
         &self.prepared.root

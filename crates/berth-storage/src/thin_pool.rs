@@ -2,12 +2,14 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::StorageError;
+use berth_types::LayerId;
+
+use crate::{Prepared, StorageError};
 
 /// What can be asked about the pool below.
 ///
 /// Calls may come from several threads.
-pub trait ThinPool: Send + Sync {
+pub trait ThinPool: ThinDevices + Send + Sync {
     /// How full the pool is, by the kernel's word of this moment.
     fn usage(&self) -> Result<PoolUsage, StorageError>;
     /// Refuses when the pool takes no new layers.
@@ -23,6 +25,90 @@ pub trait ThinPool: Send + Sync {
     /// Has `tell` called at each change of level from now on, from another thread: soon after it
     /// happened, whatever made it happen.
     fn on_change(&self, tell: Tell);
+}
+
+/// The devices on a pool, one by one. An id may be given as a beginning that is no other one's.
+pub trait ThinDevices {
+    /// All of them, by their numbers. What is mapped of each is not looked at.
+    fn devices(&self) -> Result<Vec<PoolDevice>, StorageError>;
+    /// One of them, with what is mapped of it.
+    fn device(&self, id: &str) -> Result<PoolDevice, StorageError>;
+    /// Makes a copy of a device as it is at this moment. It stays until it is removed.
+    fn snapshot(&self, name: &str, of: &str) -> Result<PoolDevice, StorageError>;
+    /// Removes a device that nothing needs: a snapshot, or what was left. `is_known` says, once the
+    /// device is found, whether a layer is anybody's.
+    fn remove_device(
+        &self,
+        id: &str,
+        is_known: &dyn Fn(&LayerId) -> bool,
+    ) -> Result<(), StorageError>;
+    /// Activates a device, and says how to mount it at `target`, to be read.
+    fn look_into(&self, id: &str, target: &Path) -> Result<Prepared, StorageError>;
+    /// Lets the device go with its last user.
+    fn let_go(&self, id: &str) -> Result<(), StorageError>;
+}
+
+/// A device on a pool.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PoolDevice {
+    /// What it is called here.
+    pub id: String,
+    /// What it is for.
+    pub kind: DeviceKind,
+    /// The layer that it is.
+    pub layer: Option<LayerId>,
+    /// What it is called in `/dev/mapper`, while it is active.
+    pub name: String,
+    /// Its number in the pool.
+    pub number: u32,
+    /// Bytes that it looks like.
+    pub size: u64,
+    /// The change of the pool that made it.
+    pub transaction: u64,
+    /// How often it is open; `None` when it is not active.
+    pub open_count: Option<u32>,
+    /// What it has of the pool, if that was looked at.
+    pub mapped: Option<Mapped>,
+}
+
+/// What a device has of its pool, in sectors of 512 bytes; what it shares with others counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Mapped {
+    /// How many.
+    pub sectors: u64,
+    /// The highest of the device.
+    pub highest: Option<u64>,
+}
+
+/// What a device is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DeviceKind {
+    /// What layers without a parent begin as.
+    Base,
+    /// A layer.
+    Layer,
+    /// A layer that is being made.
+    Unfinished,
+    /// A layer that was removed, and goes with its last user.
+    Removed,
+    /// A layer that no record knew.
+    Aside,
+    /// A copy that somebody asked for.
+    Snapshot,
+}
+
+impl DeviceKind {
+    /// A word for it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Base => "base",
+            Self::Layer => "layer",
+            Self::Unfinished => "unfinished",
+            Self::Removed => "removed",
+            Self::Aside => "aside",
+            Self::Snapshot => "snapshot",
+        }
+    }
 }
 
 /// What a pool is made of.
@@ -44,6 +130,8 @@ pub type Tell = Box<dyn Fn(&PoolUsage) + Send + Sync>;
 pub struct PoolUsage {
     /// The pool's name.
     pub name: String,
+    /// Bytes that it gives out at a time.
+    pub block: u64,
     /// The worse of its data's and its metadata's.
     pub level: Level,
     /// What layers hold.

@@ -2,6 +2,7 @@
 
 mod backup;
 mod check;
+mod devices;
 mod freeze;
 mod info;
 mod note;

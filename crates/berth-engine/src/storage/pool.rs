@@ -106,6 +106,20 @@ impl Engine {
         .await
     }
 
+    /// How full the pool is, and the files that it lies on.
+    pub async fn pool_status(&self) -> Result<Value, EngineError> {
+        let engine = self.clone();
+        blocking(move || {
+            let pool = engine.thin_pool()?;
+            let layout = pool.layout();
+            let mut status = json(&pool.usage()?);
+            status["DataFile"] = json!(layout.data);
+            status["MetadataFile"] = json!(layout.metadata);
+            Ok(status)
+        })
+        .await
+    }
+
     pub(super) fn thin_pool(&self) -> Result<&dyn ThinPool, EngineError> {
         let driver = self.layers().driver();
         driver.thin_pool().ok_or_else(|| EngineError::NoPool { driver: driver.name().to_owned() })
@@ -160,6 +174,7 @@ fn json(usage: &PoolUsage) -> Value {
     };
     json!({
         "Name": usage.name,
+        "BlockSize": usage.block,
         "Level": usage.level.name(),
         "Data": space(&usage.data),
         "Metadata": space(&usage.metadata),
@@ -173,7 +188,7 @@ mod tests {
     fn usage(level: Level) -> PoolUsage {
         let data = Space { used: 60, total: 100, room: 40, seconds_to_full: None };
         let metadata = Space { used: 9, total: 10, room: 1, seconds_to_full: Some(90) };
-        PoolUsage { name: "p".to_owned(), level, data, metadata }
+        PoolUsage { name: "p".to_owned(), block: 65536, level, data, metadata }
     }
 
     #[test]
@@ -224,7 +239,7 @@ mod tests {
         let expected = pairs.map(|(key, value)| (key.to_owned(), value.to_owned()));
         assert_eq!(attributes(&usage(Level::Stop)), BTreeMap::from(expected));
         let expected = json!({
-            "Name": "p", "Level": "stop",
+            "Name": "p", "BlockSize": 65536, "Level": "stop",
             "Data": { "Used": 60, "Total": 100, "Room": 40, "Permille": 600, "SecondsToFull": null },
             "Metadata": { "Used": 9, "Total": 10, "Room": 1, "Permille": 900, "SecondsToFull": 90 },
         });

@@ -138,6 +138,12 @@ const OWN: &str = "
     POST    /berth/storage/repair
     POST    /berth/storage/backup
     POST    /berth/storage/extend
+    GET     /berth/storage/pool
+    GET     /berth/storage/devices
+    GET     /berth/storage/devices/x
+    DELETE  /berth/storage/devices/x
+    POST    /berth/storage/devices/x/snapshot
+    POST    /berth/storage/devices/x/mount
 ";
 
 /// The route that answers a request.

@@ -97,6 +97,19 @@ pub enum DevicemapperError {
     Record { path: PathBuf, source: serde_json::Error },
     #[error("{program} failed: {said}")]
     Program { program: String, said: String },
+    #[error("No such device: {id}")]
+    NoDevice { id: String },
+    #[error("multiple devices found with provided prefix: {id}")]
+    SeveralDevices { id: String },
+    #[error("device {id} is needed and cannot be removed: it is {whose}")]
+    Needed { id: String, whose: &'static str },
+    #[error("there is a snapshot {name} already")]
+    SnapshotExists { name: String },
+    #[error(
+        "invalid name of a snapshot: {name:?} (letters, digits, and _ . - behind the first, 64 at \
+         most)"
+    )]
+    SnapshotName { name: String },
     #[error("devmapper: Can't shrink file")]
     Shrinks,
     #[error("devmapper: Unable to find loopback mount for: {}", .path.display())]
@@ -150,7 +163,10 @@ pub enum DevicemapperError {
 impl Classify for DevicemapperError {
     fn kind(&self) -> ErrorKind {
         match self {
+            Self::NoDevice { .. } => ErrorKind::NotFound,
             Self::ContainerShrinks { .. }
+            | Self::SeveralDevices { .. }
+            | Self::SnapshotName { .. }
             | Self::Shrinks
             | Self::NoLoop { .. }
             | Self::NotOnFiles { .. }
@@ -159,7 +175,10 @@ impl Classify for DevicemapperError {
             | Self::NotAvailable { .. }
             | Self::InGroup { .. }
             | Self::WouldWipe { .. } => ErrorKind::InvalidParameter,
-            Self::Busy { .. } | Self::NoExtents { .. } => ErrorKind::Conflict,
+            Self::Busy { .. }
+            | Self::NoExtents { .. }
+            | Self::Needed { .. }
+            | Self::SnapshotExists { .. } => ErrorKind::Conflict,
             Self::NonExisting { .. }
             | Self::NotAPool { .. }
             | Self::PoolStatus { .. }

@@ -12,6 +12,7 @@
 //!     .berth-creating-<id>            of a layer that is not finished
 //!     .berth-removing-<id>-<n>        of a layer that was removed and waits to be deleted
 //!     .berth-aside-<id>-<n>           of a layer that no record knew and that could not be copied
+//!     .berth-snapshot-<name>          a copy that an administrator asked for
 //!     deviceset-metadata              the base device's file system and its UUID
 //!     transaction-metadata            the change that was begun last
 //!   committed/<id>                    empty; the layer is frozen
@@ -29,6 +30,7 @@
 //! the counter one behind deletes that device.
 
 mod base;
+mod devices;
 mod driver;
 mod error;
 mod filesystem;

@@ -67,7 +67,8 @@ impl Set {
         first.map_or(Ok(left), Err)
     }
 
-    fn reap_one(&self, role: &Role, device: &Device) -> Result<bool, StorageError> {
+    /// Says whether nobody uses it.
+    pub(super) fn reap_one(&self, role: &Role, device: &Device) -> Result<bool, StorageError> {
         let name = self.name(role, device);
         if !self.mapper.remove_if_unused(&name)? {
             return Ok(false);

@@ -21,6 +21,7 @@ const TRANSACTION: &str = "transaction-metadata";
 const CREATING: &str = ".berth-creating-";
 const REMOVING: &str = ".berth-removing-";
 const ASIDE: &str = ".berth-aside-";
+const SNAPSHOT: &str = ".berth-snapshot-";
 
 /// What a thin device is for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,6 +36,8 @@ pub(super) enum Role {
     Removing(LayerId, u32),
     /// A layer that no record knew.
     Aside(LayerId, u32),
+    /// A copy that an administrator asked for, by the name that it was given.
+    Snapshot(String),
 }
 
 /// Gives the file's name.
@@ -46,6 +49,7 @@ impl fmt::Display for Role {
             Self::Creating(id) => write!(f, "{CREATING}{id}"),
             Self::Removing(id, again) => write!(f, "{REMOVING}{id}-{again}"),
             Self::Aside(id, again) => write!(f, "{ASIDE}{id}-{again}"),
+            Self::Snapshot(name) => write!(f, "{SNAPSHOT}{name}"),
         }
     }
 }
@@ -57,6 +61,9 @@ impl Role {
         }
         if let Some(id) = name.strip_prefix(CREATING) {
             return Some(Self::Creating(LayerId::parse(id).ok()?));
+        }
+        if let Some(name) = name.strip_prefix(SNAPSHOT) {
+            return is_snapshot_name(name).then(|| Self::Snapshot(name.to_owned()));
         }
         let numbered = |prefix| {
             let (id, again) = name.strip_prefix(prefix)?.rsplit_once('-')?;
@@ -70,6 +77,14 @@ impl Role {
         }
         LayerId::parse(name).ok().map(Self::Layer)
     }
+}
+
+/// Letters, digits and `_.-` behind one of the first two; short enough for a file's name.
+pub(super) fn is_snapshot_name(name: &str) -> bool {
+    let others = |byte: u8| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte);
+    name.len() <= 64
+        && name.bytes().next().is_some_and(|first| first.is_ascii_alphanumeric())
+        && name.bytes().all(others)
 }
 
 /// A thin device.
@@ -301,11 +316,19 @@ mod tests {
             Role::Creating(id.init()),
             Role::Removing(id.init(), 7),
             Role::Aside(id.clone(), 0),
+            Role::Snapshot("before.update-1".to_owned()),
         ];
         for role in &roles {
             assert_eq!(Role::parse(&role.to_string()).as_ref(), Some(role));
         }
-        for name in [".tmp123", "json.migrated", "deviceset-metadata", "x", ".berth-removing-x-1"] {
+        for name in [
+            ".tmp123",
+            "json.migrated",
+            "deviceset-metadata",
+            "x",
+            ".berth-removing-x-1",
+            ".berth-snapshot-.x",
+        ] {
             assert_eq!(Role::parse(name), None, "{name}");
             fs::File::create(records.dir().join(name)).unwrap();
         }

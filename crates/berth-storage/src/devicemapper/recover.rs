@@ -35,7 +35,11 @@ impl Set {
             match &role {
                 Role::Layer(id) if keep(id) => {}
                 Role::Creating(id) => self.discard_staged(id)?,
-                Role::Base | Role::Layer(_) | Role::Removing(..) | Role::Aside(..) => {
+                Role::Base
+                | Role::Layer(_)
+                | Role::Removing(..)
+                | Role::Aside(..)
+                | Role::Snapshot(_) => {
                     self.deactivate(&self.name(&role, &device))?;
                 }
             }

@@ -91,6 +91,7 @@ impl Set {
             Role::Removing(..) | Role::Aside(..) => {
                 format!("{}-removing-{}", self.prefix, device.device_id)
             }
+            Role::Snapshot(_) => format!("{}-snapshot-{}", self.prefix, device.device_id),
         }
     }
 
@@ -224,7 +225,7 @@ impl Set {
     fn begin(&self, state: &State, role: &Role, device_id: u32) -> Result<u64, StorageError> {
         let open = state.transaction + 1;
         let device_hash = match role {
-            Role::Base => String::new(),
+            Role::Base | Role::Snapshot(_) => String::new(),
             Role::Layer(id) | Role::Creating(id) | Role::Removing(id, _) | Role::Aside(id, _) => {
                 id.to_string()
             }

@@ -2,6 +2,7 @@
 
 mod crash;
 mod damage;
+mod devices;
 mod docker;
 mod grow;
 mod lost;

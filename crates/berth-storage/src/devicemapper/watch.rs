@@ -135,7 +135,8 @@ impl Watch {
             );
             (std::mem::replace(&mut known.level, level), level)
         };
-        let usage = PoolUsage { name: self.pool.clone(), level, data, metadata };
+        let (name, block) = (self.pool.clone(), status.block);
+        let usage = PoolUsage { name, block, level, data, metadata };
         if level != before {
             log(before, &usage);
             self.say(&usage);
@@ -154,7 +155,7 @@ impl Watch {
             tracing::error!(error = chain(error), pool = self.pool, "the thin pool has failed");
             let (data, metadata) = (Space::default(), Space::default());
             let name = self.pool.clone();
-            self.say(&PoolUsage { name, level: Level::Failed, data, metadata });
+            self.say(&PoolUsage { name, block: 0, level: Level::Failed, data, metadata });
         }
     }
 
@@ -323,6 +324,7 @@ mod tests {
     fn looks_are_more_frequent_the_sooner_it_is_full() {
         let usage = |level, seconds_to_full| PoolUsage {
             name: String::new(),
+            block: 65536,
             level,
             data: Space { seconds_to_full, ..Space::default() },
             metadata: Space::default(),

@@ -561,6 +561,9 @@ pub(super) enum StorageCommand {
     /// Make the thin pool of the devicemapper driver larger, while containers run
     #[command(after_help = EXTEND_HELP)]
     Extend(ExtendArgs),
+    /// Look after the thin devices of the devicemapper driver
+    #[command(after_help = DEVICE_HELP)]
+    Device(DeviceArgs),
     /// Make a data root of a backup, while no daemon uses it
     #[command(after_help = RESTORE_HELP)]
     Restore {
@@ -575,6 +578,87 @@ pub(super) enum StorageCommand {
         source: PathBuf,
     },
 }
+
+#[derive(Debug, Args)]
+pub(super) struct DeviceArgs {
+    #[command(subcommand)]
+    pub(super) command: DeviceCommand,
+}
+
+/// As the tool of that name does for Docker's driver, but while the daemon runs.
+#[derive(Debug, Subcommand)]
+pub(super) enum DeviceCommand {
+    /// Show the pool: how full it is, and the files that it lies on
+    #[command(after_help = "Example:\n  berth storage device status")]
+    Status {
+        /// As an object
+        #[arg(long)]
+        json: bool,
+    },
+    /// List the devices on the pool, and whose they are
+    #[command(after_help = "Example:\n  berth storage device list")]
+    List {
+        /// As a list of objects
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show a device, and how much of the pool it has
+    #[command(after_help = "Example:\n  berth storage device device 3f2a9c")]
+    Device {
+        /// As an object
+        #[arg(long)]
+        json: bool,
+        /// Its id, or the beginning of that
+        #[arg(value_name = "ID")]
+        id: String,
+    },
+    /// Make the file with the pool's data larger
+    #[command(after_help = "Example:\n  berth storage device resize 200GB")]
+    Resize {
+        /// The new size; units are powers of 1024
+        #[arg(value_name = "SIZE")]
+        size: String,
+    },
+    /// Make a copy of a device as it is at this moment
+    #[command(
+        after_help = "The copy takes room only as far as the original changes. It stays until \
+        it is removed; restarts and\nprunes leave it alone.\n\n\
+        Example:\n  berth storage device snap before-upgrade 3f2a9c"
+    )]
+    Snap {
+        /// The name of the copy; its id is snapshot-NAME
+        #[arg(value_name = "NAME")]
+        name: String,
+        /// The device
+        #[arg(value_name = "ID")]
+        id: String,
+    },
+    /// Remove devices that nobody needs
+    #[command(
+        after_help = "Snapshots, devices set aside, and layers that no record knows. What an \
+        image or a container has is\nrefused: remove that.\n\n\
+        Example:\n  berth storage device remove snapshot-before-upgrade"
+    )]
+    Remove {
+        /// The devices
+        #[arg(required = true, value_name = "ID")]
+        ids: Vec<String>,
+    },
+    /// Mount a device to be read, on the daemon's machine, until it is unmounted
+    #[command(after_help = "A container that runs goes on. End it with umount(8).\n\n\
+        Example:\n  berth storage device mount snapshot-before-upgrade /mnt")]
+    Mount {
+        /// The device
+        #[arg(value_name = "ID")]
+        id: String,
+        /// A directory that is there
+        #[arg(value_name = "DIR")]
+        dir: PathBuf,
+    },
+}
+
+const DEVICE_HELP: &str = "Examples:\n  berth storage device status\n  berth storage device list\n  \
+    berth storage device snap before-upgrade 3f2a9c";
 
 /// By a disk or by sizes.
 #[derive(Debug, Args)]

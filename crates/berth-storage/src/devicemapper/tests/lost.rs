@@ -92,7 +92,7 @@ fn vm_devicemapper_a_deleted_loop_file_is_held_by_its_device_until_it_is_copied_
     }
     let disk = disk();
     let home = disk.path().join("devicemapper");
-    let more = ["dm.loopdatasize=256M", "dm.loopmetadatasize=4M"];
+    let more = ["dm.loopdatasize=64M", "dm.loopmetadatasize=4M"];
     let driver = open(&home, &more).unwrap();
     let kept = layer(&driver, None, &["kept"]);
     let file = home.join("devicemapper/data");

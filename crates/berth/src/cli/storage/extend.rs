@@ -20,7 +20,7 @@ pub(super) async fn extend(client: &Client, args: &ExtendArgs) -> Result<u8, Cli
 }
 
 /// How full it is, in a sentence.
-fn usage(pool: &Value) -> String {
+pub(super) fn usage(pool: &Value) -> String {
     let space = |key: &str| {
         let permille = pool[key]["Permille"].as_u64().unwrap_or_default();
         let total = size_text(&pool[key]["Total"]);

@@ -2,6 +2,7 @@
 
 mod backup;
 mod check;
+mod device;
 mod extend;
 mod info;
 mod progress;
@@ -31,6 +32,7 @@ pub(super) async fn storage(client: &Client, args: StorageArgs) -> Result<u8, Cl
             let as_json = format.is_some();
             backup::backup(client, backup::Asked { dest, volumes, pause, as_json }).await
         }
+        StorageCommand::Device(args) => device::device(client, args.command).await,
         StorageCommand::Extend(args) => extend::extend(client, &args).await,
         // Done before there is a client.
         StorageCommand::Restore { .. } => Ok(0),
