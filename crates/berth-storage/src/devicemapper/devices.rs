@@ -18,29 +18,13 @@ use crate::{DeviceKind, Mapped, MountPlan, PoolDevice, Prepared, StorageError, T
 const OWN: &str = ".berth-";
 
 impl Set {
-    /// By the whole id, or by a beginning that is no other one's.
     fn find(&self, id: &str) -> Result<(Role, Device), StorageError> {
-        let mut found = Vec::new();
-        for role in self.records.roles()? {
-            let shown = shown(&role);
-            if shown == id {
-                found = vec![role];
-                break;
-            }
-            if !id.is_empty() && shown.starts_with(id) {
-                found.push(role);
-            }
-        }
-        let id = || id.to_owned();
-        let mut found = found.into_iter();
-        match (found.next(), found.next()) {
-            (Some(role), None) => match self.device(&role)? {
-                Some(device) => Ok((role, device)),
-                None => Err(DevicemapperError::NoDevice { id: id() }.into()),
-            },
-            (None, _) => Err(DevicemapperError::NoDevice { id: id() }.into()),
-            (Some(_), Some(_)) => Err(DevicemapperError::SeveralDevices { id: id() }.into()),
-        }
+        let roles = self.records.roles()?.into_iter().map(|role| (shown(&role), role));
+        let role = chosen(roles, id)?;
+        let device = self.device(&role)?;
+        // Removed meanwhile.
+        let device = device.ok_or_else(|| DevicemapperError::NoDevice { id: id.to_owned() })?;
+        Ok((role, device))
     }
 
     fn describe_device(&self, role: &Role, device: &Device) -> Result<PoolDevice, StorageError> {
@@ -170,6 +154,26 @@ impl ThinDevices for Devicemapper {
     }
 }
 
+/// The one that is meant, by its whole id or by a beginning that is no other one's. An init layer,
+/// whose id begins as that of its layer, is meant by its whole id alone.
+fn chosen<T>(all: impl Iterator<Item = (String, T)>, wanted: &str) -> Result<T, DevicemapperError> {
+    let mut found = Vec::new();
+    for (id, what) in all {
+        if id == wanted {
+            return Ok(what);
+        }
+        if !wanted.is_empty() && id.starts_with(wanted) && !id.ends_with("-init") {
+            found.push(what);
+        }
+    }
+    let id = wanted.to_owned();
+    match (found.pop(), found.pop()) {
+        (Some(what), None) => Ok(what),
+        (None, _) => Err(DevicemapperError::NoDevice { id }),
+        (Some(_), Some(_)) => Err(DevicemapperError::SeveralDevices { id }),
+    }
+}
+
 /// The id that an administrator knows a device by.
 fn shown(role: &Role) -> String {
     let name = role.to_string();
@@ -197,6 +201,30 @@ fn parse_mapped(params: &str) -> Option<Mapped> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_device_is_meant_by_a_beginning_that_is_no_other_ones() {
+        let none = |id: &str| Err(format!("No such device: {id}"));
+        let several = |id: &str| Err(format!("multiple devices found with provided prefix: {id}"));
+        #[rustfmt::skip]
+        let table = [
+            ("base",       Ok("base")),
+            ("ab12",       Ok("ab12")),
+            ("ab12-init",  Ok("ab12-init")),
+            ("ab1",        Ok("ab12")),
+            ("a",          several("a")),
+            ("ac",         Ok("ac")),
+            ("snapshot-a", Ok("snapshot-a")),
+            ("snapshot",   several("snapshot")),
+            ("x",          none("x")),
+            ("",           none("")),
+        ];
+        let ids = ["base", "ab12-init", "ab12", "ac", "snapshot-ab", "snapshot-a"];
+        for (wanted, expected) in table {
+            let got = chosen(ids.iter().map(|id| ((*id).to_owned(), *id)), wanted);
+            assert_eq!(got.map_err(|error| error.to_string()), expected, "{wanted}");
+        }
+    }
 
     #[test]
     fn what_is_mapped_is_read() {

@@ -145,7 +145,12 @@ impl Pool {
     /// Whether the device with the data has more than the pool uses.
     pub(super) fn is_behind(&self, mapper: &Mapper) -> Result<bool, StorageError> {
         let Some(parts) = &self.parts else { return Ok(false) };
-        let table = only_pool(&self.name, mapper.table(&self.name)?)?;
+        let lines = match mapper.table(&self.name) {
+            // That it is gone is said by whoever asks how it is.
+            Err(StorageError::Io { source, .. }) if dm::is_gone(&source) => return Ok(false),
+            other => other?,
+        };
+        let table = only_pool(&self.name, lines)?;
         Ok(parts.data.size()? / SECTOR > table.length)
     }
 
