@@ -198,7 +198,7 @@ fn manage(engine: &mut Engine) -> Result<()> {
     std::fs::create_dir_all(&target)?;
     let at = "/berth/storage/devices/snapshot-copy";
     engine.api().post(&format!("{at}/mount?target={}", target.display()), Value::Null)?;
-    let read = std::fs::read_to_string(target.join("file"));
+    let read = std::fs::read_to_string(target.join("rootfs/file"));
     rustix::mount::unmount(&target, rustix::mount::UnmountFlags::empty())?;
     std::fs::remove_dir(&target)?;
     ensure!(read? == "kept\n");

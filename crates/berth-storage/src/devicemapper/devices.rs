@@ -8,7 +8,7 @@ use berth_types::LayerId;
 
 use super::driver::Devicemapper;
 use super::error::DevicemapperError;
-use super::filesystem::{self, ROOT};
+use super::filesystem;
 use super::layout;
 use super::records::{Device, Role, is_snapshot_name};
 use super::set::{Origin, Set};
@@ -129,9 +129,7 @@ impl ThinDevices for Devicemapper {
         let source = dm::path(&self.set.name(&role, &device));
         let fs = filesystem::probe(&source)?.fs;
         let mut options = filesystem::mount_options(fs, &self.set.options);
-        if role != Role::Base {
-            options.push(format!("{}{ROOT}", berth_sys::mount::SUBDIR));
-        }
+        // The whole of it, as Docker's tool does: a copy of the base has no directory of a layer yet.
         options.push("ro".to_owned());
         let mount = MountPlan {
             fs_type: fs.name().to_owned(),

@@ -645,8 +645,11 @@ pub(super) enum DeviceCommand {
         ids: Vec<String>,
     },
     /// Mount a device to be read, on the daemon's machine, until it is unmounted
-    #[command(after_help = "A container that runs goes on. End it with umount(8).\n\n\
-        Example:\n  berth storage device mount snapshot-before-upgrade /mnt")]
+    #[command(
+        after_help = "The files of a layer are in DIR/rootfs. A container that runs goes on. End it with\n\
+        umount(8).\n\n\
+        Example:\n  berth storage device mount snapshot-before-upgrade /mnt"
+    )]
     Mount {
         /// The device
         #[arg(value_name = "ID")]

@@ -63,7 +63,8 @@ fn vm_devicemapper_devices_are_listed_copied_looked_into_and_removed_when_nobody
     std::fs::create_dir(&target).unwrap();
     let mounted = Mounted::new(driver.look_into("snapshot-r", &target).unwrap()).unwrap();
     driver.let_go("snapshot-rescue").unwrap();
-    assert!(target.join("own").is_file() && target.join("base").is_file());
+    let files = target.join("rootfs");
+    assert!(files.join("own").is_file() && files.join("base").is_file());
     assert!(std::fs::File::create(target.join("new")).is_err(), "it is read-only");
     let is_known = |id: &LayerId| *id == base;
     let remove = |id: &str| driver.remove_device(id, &is_known).map_err(|error| error.to_string());
@@ -74,6 +75,11 @@ fn vm_devicemapper_devices_are_listed_copied_looked_into_and_removed_when_nobody
     );
     drop(mounted);
     assert_eq!(remove("snapshot-rescue"), Ok(()));
+    // Which has no layer's directory.
+    driver.snapshot("bare", "base").unwrap();
+    drop(Mounted::new(driver.look_into("snapshot-bare", &target).unwrap()).unwrap());
+    driver.let_go("snapshot-bare").unwrap();
+    assert_eq!(remove("snapshot-bare"), Ok(()));
     let needed = |id: &str, whose: &str| {
         Err(format!("device {id} is needed and cannot be removed: it is {whose}"))
     };
