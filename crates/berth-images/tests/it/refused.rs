@@ -177,7 +177,7 @@ fn root_the_archive_around_is_checked() {
         bad(&good[..700], "unexpected EOF");
         let zipped = gzip(&good);
         bad(&zipped[..zipped.len() / 2], "unexpected EOF");
-        bad(b"BZh91AY", "bzip2 compression is not supported by this version of berth");
+        bad(b"BZh91AY", "unexpected EOF");
         let mut damaged = good.clone();
         damaged[100] ^= 1;
         bad(&damaged, "archive/tar: invalid tar header");

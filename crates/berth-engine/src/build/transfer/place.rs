@@ -7,7 +7,6 @@ use std::io::{self, BufReader, BufWriter};
 use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 
-use berth_fs::decompress::DecompressError;
 use berth_fs::root::{Follow, Root};
 use berth_fs::unpack::{Devices, Limits, Owner, TypeClash, UnpackOptions, WhiteoutStyle};
 use berth_fs::{decompress, pack};
@@ -208,9 +207,6 @@ fn is_archive(from: &Root, path: &Path) -> Result<bool, BuildError> {
             let mut reader = berth_fs::tar::Reader::new(BufReader::new(plain));
             Ok(matches!(reader.next_entry(), Ok(Some(_))))
         }
-        // Compressed in a way that is known and not supported: never copied as if it were no
-        // archive.
-        Err(error @ DecompressError::Unsupported { .. }) => Err(failed(error)),
         Err(_) => Ok(false),
     }
 }
