@@ -8,6 +8,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context as _, ensure};
 use berth_fs::apply::apply;
+use berth_fs::marks::Marks;
 use berth_fs::root::Root;
 use berth_fs::tarsplit::Assembler;
 use berth_fs::unpack::{Limits, UnpackOptions, WhiteoutStyle};
@@ -79,7 +80,8 @@ impl Target for Tar {
         std::fs::create_dir(&dest)?;
         let style = match round % STYLES {
             0 => WhiteoutStyle::Apply,
-            1 => WhiteoutStyle::Overlay,
+            1 => WhiteoutStyle::Mark(Marks::Overlay),
+            2 => WhiteoutStyle::Mark(Marks::Aufs),
             _ => WhiteoutStyle::Plain,
         };
         let mut options = UnpackOptions::layer(style, "/dest");

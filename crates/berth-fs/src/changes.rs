@@ -23,7 +23,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
 
-pub use overlay::of_overlay;
+pub use overlay::of_upper;
 pub use trees::{Base, between};
 
 use crate::root::{MAX_DEPTH, READ_DIR, Root, names};

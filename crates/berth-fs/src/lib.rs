@@ -18,6 +18,7 @@ pub mod changes;
 pub mod copy;
 pub mod decompress;
 pub mod lock;
+pub mod marks;
 pub mod pack;
 mod pool;
 pub mod reserve;

@@ -19,9 +19,9 @@ use rustix::io::Errno;
 
 use crate::capability;
 use crate::changes::{CAPABILITY, Change, ChangeKind, xattr};
+use crate::marks::{Marks, PREFIX, Seen};
 use crate::root::{Follow, MAX_DEPTH, READ_DIR, Root, names};
 use crate::tar::{Entry, Kind, TarWriter, Time};
-use crate::unpack::{OPAQUE, is_whiteout};
 
 /// Why a tar was not written.
 #[expect(missing_docs, reason = "the messages name the fields")]
@@ -45,7 +45,6 @@ pub struct Packed {
     pub skipped: u64,
 }
 
-const PREFIX: &[u8] = b".wh.";
 const BUFFER: usize = 256 * 1024;
 
 /// What names and devices mean in the tree being packed.
@@ -55,15 +54,20 @@ enum Style {
     Plain,
     /// A full tree that becomes a layer.
     Layer,
-    /// An overlay's own changes that become a layer.
-    Upper,
+    /// A directory of changes, with these marks, that becomes a layer.
+    Upper(Marks),
 }
 
-/// Packs an overlay upper directory as a layer: whiteouts become `.wh.` files.
+/// Packs a directory of changes as a layer: whiteouts become `.wh.` files.
 ///
 /// Names have no leading `./` and there is no entry for the root, as in Docker's own layers.
-pub fn overlay_upper<W: Write>(upper: &Root, ids: &IdMaps, out: W) -> Result<Packed, PackError> {
-    let mut packer = Packer::new(out, ids, Style::Upper);
+pub fn upper_dir<W: Write>(
+    upper: &Root,
+    marks: Marks,
+    ids: &IdMaps,
+    out: W,
+) -> Result<Packed, PackError> {
+    let mut packer = Packer::new(out, ids, Style::Upper(marks));
     packer.below(upper.fd(), &mut Vec::new(), 0)?;
     packer.finish()
 }
@@ -204,7 +208,12 @@ impl<'a, W: Write> Packer<'a, W> {
             return Err(failed("walk", name)(Errno::NAMETOOLONG));
         }
         let length = name.len();
-        for base in names(dir).map_err(failed("list", name))? {
+        let all = match self.style {
+            // What is deleted has no entry there.
+            Style::Upper(Marks::Aufs) => Marks::Aufs.names(dir),
+            _ => names(dir),
+        };
+        for base in all.map_err(failed("list", name))? {
             if length > 0 {
                 name.push(b'/');
             }
@@ -221,22 +230,25 @@ impl<'a, W: Write> Packer<'a, W> {
 
     /// Packs one thing, not what is in it. Says whether it is a directory.
     fn one(&mut self, dir: BorrowedFd<'_>, base: &[u8], name: &[u8]) -> Result<bool, PackError> {
-        let flags = rustix::fs::AtFlags::SYMLINK_NOFOLLOW;
-        let stat = match rustix::fs::statat(dir, base, flags) {
-            // It went away after its directory was listed.
-            Err(Errno::NOENT) => return Ok(false),
-            other => other.map_err(failed("look at", name))?,
-        };
         // First: fuse-overlayfs leaves such files beside the attribute of an opaque directory, one
         // of them a whiteout.
         if self.style != Style::Plain && base.starts_with(PREFIX) {
             self.packed.skipped += 1;
             return Ok(false);
         }
-        if self.style == Style::Upper && is_whiteout(&stat) {
-            self.whiteout(name, &stat, 0o600)?;
-            return Ok(false);
-        }
+        let seen = match self.style {
+            Style::Upper(marks) => marks.look(dir, base),
+            _ => look(dir, base),
+        };
+        let stat = match seen.map_err(failed("look at", name))? {
+            // It went away after its directory was listed.
+            Seen::Nothing => return Ok(false),
+            Seen::Deleted(mark) => {
+                self.whiteout(name, &mark, 0o600)?;
+                return Ok(false);
+            }
+            Seen::Entry(stat) => stat,
+        };
         match FileType::from_raw_mode(stat.st_mode) {
             FileType::Directory => {
                 let inner = rustix::fs::openat(dir, base, READ_DIR, Mode::empty())
@@ -269,11 +281,8 @@ impl<'a, W: Write> Packer<'a, W> {
     ) -> Result<(), PackError> {
         let entry = self.entry_of(stat, name, Some(dir))?;
         self.header(&entry)?;
-        if self.style != Style::Upper {
-            return Ok(());
-        }
-        let mark = xattr(dir, OPAQUE).map_err(failed("read an attribute of", name))?;
-        if mark.is_none_or(|mark| mark != b"y") {
+        let Style::Upper(marks) = self.style else { return Ok(()) };
+        if !marks.is_opaque(dir).map_err(failed("read an attribute of", name))? {
             return Ok(());
         }
         let mark = Entry {
@@ -407,6 +416,15 @@ impl<'a, W: Write> Packer<'a, W> {
             entry.xattrs.extend(value.map(|value| (CAPABILITY.as_bytes().to_vec(), value)));
         }
         Ok(entry)
+    }
+}
+
+/// What is at a name where names and devices mean nothing else.
+fn look(dir: BorrowedFd<'_>, name: &[u8]) -> Result<Seen, Errno> {
+    match rustix::fs::statat(dir, name, rustix::fs::AtFlags::SYMLINK_NOFOLLOW) {
+        Ok(stat) => Ok(Seen::Entry(stat)),
+        Err(Errno::NOENT) => Ok(Seen::Nothing),
+        Err(error) => Err(error),
     }
 }
 

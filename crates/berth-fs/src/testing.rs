@@ -100,7 +100,7 @@ fn list_below(base: &Path, dir: &Path, out: &mut String) {
         if kind.is_dir() {
             let opaque = Root::open(&path)
                 .ok()
-                .and_then(|dir| crate::changes::xattr(dir.fd(), crate::unpack::OPAQUE).unwrap());
+                .and_then(|dir| crate::changes::xattr(dir.fd(), crate::marks::OPAQUE).unwrap());
             let mark = if opaque.is_some() { " opaque" } else { "" };
             writeln!(out, "{name} d{mark}").unwrap();
             list_below(base, &path, out);

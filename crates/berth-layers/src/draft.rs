@@ -129,7 +129,8 @@ impl Draft {
         self.store.commit_packed(op, parent, |out| {
             if let Some(native) = self.store.says_changes(&self.layer)? {
                 let upper = open_root(native.diff_dir(&self.layer))?;
-                pack::overlay_upper(&upper, &self.store.inner().settings.ids, out)?;
+                let ids = &self.store.inner().settings.ids;
+                pack::upper_dir(&upper, native.marks(), ids, out)?;
                 return Ok(());
             }
             self.store.pack_between(self.parent.as_ref(), &self.layer, out)

@@ -8,10 +8,11 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use berth_db::Tx;
+use berth_fs::marks::Marks;
 use berth_fs::root::Root;
 use berth_fs::steps;
 use berth_fs::unpack::{UnpackOptions, WhiteoutStyle};
-use berth_storage::{Access, CreateOptions, Mounted, NativeDiff, Whiteouts};
+use berth_storage::{Access, CreateOptions, Mounted, NativeDiff};
 use berth_types::{ChainId, DiffId, HexId, LayerId, Timestamp};
 
 use crate::files::{Note, io_at};
@@ -115,13 +116,13 @@ impl Ingest {
             self.create(new)?;
         }
         let driver = &self.store.driver;
-        let (path, whiteouts, _mounted) = if let Some(native) = driver.native() {
-            (native.diff_dir(&new.layer), native.whiteouts(), None)
+        let (path, marks, _mounted) = if let Some(native) = driver.native() {
+            (native.diff_dir(&new.layer), Some(native.marks()), None)
         } else {
             let mounted = Mounted::new(driver.prepare(&new.layer, Access::Write)?)?;
-            (mounted.root().to_owned(), Whiteouts::None, Some(mounted))
+            (mounted.root().to_owned(), None, Some(mounted))
         };
-        let unpacked = self.unpack(slot, new, tar, path, whiteouts)?;
+        let unpacked = self.unpack(slot, new, tar, path, marks)?;
         if let Some(expected) = &new.expected
             && *expected != unpacked.diff
         {
@@ -242,12 +243,9 @@ impl Ingest {
         new: &Slot,
         tar: R,
         path: PathBuf,
-        whiteouts: Whiteouts,
+        marks: Option<Marks>,
     ) -> Result<Applied, LayerError> {
-        let style = match whiteouts {
-            Whiteouts::None => WhiteoutStyle::Apply,
-            Whiteouts::Overlay => WhiteoutStyle::Overlay,
-        };
+        let style = marks.map_or(WhiteoutStyle::Apply, WhiteoutStyle::Mark);
         let dest = Root::open(&path).map_err(io_at("open", &path))?;
         let mut records = BufWriter::new(self.store.files.start(&new.layer)?);
         let mut options = UnpackOptions::layer(style, &path);
@@ -260,9 +258,9 @@ impl Ingest {
         let applied = berth_fs::apply::apply(tar, dest.fd().as_fd(), &options, Some(&mut records))
             .map_err(|source| LayerError::Unpack { slot, source })?;
         records.flush().map_err(io_at("write the tar-split of", path))?;
-        let size = match whiteouts {
-            Whiteouts::None => applied.unpacked.header_size,
-            Whiteouts::Overlay => applied.unpacked.tree_size,
+        let size = match marks {
+            None => applied.unpacked.header_size,
+            Some(_) => applied.unpacked.tree_size,
         };
         Ok(Applied {
             diff: applied.diff_id,

@@ -2,9 +2,10 @@
 //! files that a container's set-up needs.
 
 use std::ffi::OsStr;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
 
+use berth_fs::marks::{Marks, Seen};
 use berth_types::Owner;
 use rustix::fs::{
     AtFlags, FileType, Gid, Mode, OFlags, Stat, Uid, XattrFlags, chownat, fchmod, fchown,
@@ -43,18 +44,25 @@ const CONTENT: &[(&str, &Entries)] = &[
 const MODE: u32 = 0o755;
 const DIR: OFlags =
     OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
-const OPAQUE: &str = "trusted.overlay.opaque";
 
 /// Fills the directory of changes of an init layer, as mounting it on `lowers` (nearest first)
 /// and filling it there would.
-pub(crate) fn fill_upper(upper: &Path, lowers: &[PathBuf], owner: Owner) -> Result<(), LayerError> {
-    let view = lowers.iter().map(|path| open(path)).collect::<Result<_, _>>()?;
-    fill(&open(upper)?, &View(view), owner).map_err(io_at("fill the init layer", upper))
+pub(crate) fn fill_upper(
+    upper: &Path,
+    lowers: &[PathBuf],
+    marks: Marks,
+    owner: Owner,
+) -> Result<(), LayerError> {
+    let parts = lowers.iter().map(|path| open(path)).collect::<Result<_, _>>()?;
+    let view = View { parts, marks };
+    fill(&open(upper)?, &view, owner).map_err(io_at("fill the init layer", upper))
 }
 
 /// Fills the whole tree of an init layer.
 pub(crate) fn fill_tree(root: &Path, owner: Owner) -> Result<(), LayerError> {
-    fill(&open(root)?, &View(Vec::new()), owner).map_err(io_at("fill the init layer", root))
+    // The marks of no layers at all.
+    let view = View { parts: Vec::new(), marks: Marks::Overlay };
+    fill(&open(root)?, &view, owner).map_err(io_at("fill the init layer", root))
 }
 
 fn open(path: &Path) -> Result<OwnedFd, LayerError> {
@@ -67,8 +75,8 @@ fn fill(root: &OwnedFd, lowers: &View, owner: Owner) -> Result<(), Errno> {
             place_all(root, entries, lowers, owner)?;
         } else {
             let below = lowers.look_up(dir)?;
-            let dir = enter(root, dir, &below, owner)?;
-            place_all(&dir, entries, &below.into_view(), owner)?;
+            let dir = enter(root, dir, &below, lowers.marks, owner)?;
+            place_all(&dir, entries, &below.into_view(lowers.marks), owner)?;
         }
     }
     Ok(())
@@ -76,13 +84,19 @@ fn fill(root: &OwnedFd, lowers: &View, owner: Owner) -> Result<(), Errno> {
 
 fn place_all(dir: &OwnedFd, entries: &Entries, lowers: &View, owner: Owner) -> Result<(), Errno> {
     for (name, kind) in entries {
-        place(dir, name, *kind, &lowers.look_up(name)?, owner)?;
+        place(dir, name, *kind, lowers, owner)?;
     }
     Ok(())
 }
 
 /// Opens the directory `name`; creates it like the one below. Anything else there is replaced.
-fn enter(dir: &OwnedFd, name: &str, below: &Below, owner: Owner) -> Result<OwnedFd, Errno> {
+fn enter(
+    dir: &OwnedFd,
+    name: &str,
+    below: &Below,
+    marks: Marks,
+    owner: Owner,
+) -> Result<OwnedFd, Errno> {
     match openat(dir, name, DIR, Mode::empty()) {
         Err(Errno::NOENT) => {}
         Err(Errno::NOTDIR | Errno::LOOP) => unlinkat(dir, name, AtFlags::empty())?,
@@ -91,11 +105,15 @@ fn enter(dir: &OwnedFd, name: &str, below: &Below, owner: Owner) -> Result<Owned
     mkdirat(dir, name, Mode::from_raw_mode(MODE))?;
     let new = openat(dir, name, DIR, Mode::empty())?;
     match below {
-        Below::Dir(view) => copy_attributes(&view.0[0], &new)?,
+        Below::Dir(view) => copy_attributes(&view.parts[0], &new)?,
         Below::Nothing | Below::Other => {
             own(dir, name, owner)?;
             fchmod(&new, Mode::from_raw_mode(MODE))?;
         }
+    }
+    if matches!(below, Below::Other) && !marks.files_hide() {
+        // A directory further down must not come back.
+        marks.set_opaque(&new)?;
     }
     Ok(new)
 }
@@ -109,7 +127,8 @@ fn own(dir: &OwnedFd, name: &str, owner: Owner) -> Result<(), Errno> {
     chownat(dir, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)
 }
 
-fn place(dir: &OwnedFd, name: &str, kind: Kind, below: &Below, owner: Owner) -> Result<(), Errno> {
+fn place(dir: &OwnedFd, name: &str, kind: Kind, lowers: &View, owner: Owner) -> Result<(), Errno> {
+    let below = lowers.look_up(name)?;
     // Directories stay as the image has them, files and links are replaced.
     match statat(dir, name, AtFlags::SYMLINK_NOFOLLOW) {
         Ok(stat) if is(&stat, FileType::Directory) => return Ok(()),
@@ -119,7 +138,7 @@ fn place(dir: &OwnedFd, name: &str, kind: Kind, below: &Below, owner: Owner) -> 
         Err(error) => return Err(error),
     }
     match kind {
-        Kind::Dir => enter(dir, name, &Below::Nothing, owner).map(drop),
+        Kind::Dir => enter(dir, name, &below, lowers.marks, owner).map(drop),
         Kind::File => {
             let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
             let file = openat(dir, name, flags, Mode::from_raw_mode(MODE))?;
@@ -135,7 +154,10 @@ fn place(dir: &OwnedFd, name: &str, kind: Kind, below: &Below, owner: Owner) -> 
 
 /// One directory as the layers below show it: its parts, nearest first.
 #[derive(Debug)]
-struct View(Vec<OwnedFd>);
+struct View {
+    parts: Vec<OwnedFd>,
+    marks: Marks,
+}
 
 /// What the layers below show at a name.
 #[derive(Debug)]
@@ -147,10 +169,10 @@ enum Below {
 }
 
 impl Below {
-    fn into_view(self) -> View {
+    fn into_view(self, marks: Marks) -> View {
         match self {
             Self::Dir(view) => view,
-            Self::Nothing | Self::Other => View(Vec::new()),
+            Self::Nothing | Self::Other => View { parts: Vec::new(), marks },
         }
     }
 }
@@ -158,41 +180,38 @@ impl Below {
 impl View {
     fn look_up(&self, name: &str) -> Result<Below, Errno> {
         let mut parts = Vec::new();
-        for part in &self.0 {
-            let stat = match statat(part, name, AtFlags::SYMLINK_NOFOLLOW) {
-                Err(Errno::NOENT) => continue,
-                other => other?,
+        for part in &self.parts {
+            let stat = match self.marks.look(part.as_fd(), name.as_bytes())? {
+                Seen::Nothing => continue,
+                Seen::Deleted(_) => break,
+                Seen::Entry(stat) => stat,
             };
             if !is(&stat, FileType::Directory) {
-                let whiteout = is(&stat, FileType::CharacterDevice) && stat.st_rdev == 0;
-                if parts.is_empty() && !whiteout {
+                if parts.is_empty() {
                     return Ok(Below::Other);
                 }
-                break;
+                if self.marks.files_hide() {
+                    break;
+                }
+                continue;
             }
             let dir = openat(part, name, DIR, Mode::empty())?;
-            let opaque = is_opaque(dir.as_fd())?;
+            let opaque = self.marks.is_opaque(dir.as_fd())?;
             parts.push(dir);
             if opaque {
                 break;
             }
         }
-        Ok(if parts.is_empty() { Below::Nothing } else { Below::Dir(Self(parts)) })
+        Ok(if parts.is_empty() {
+            Below::Nothing
+        } else {
+            Below::Dir(Self { parts, marks: self.marks })
+        })
     }
 }
 
 fn is(stat: &Stat, kind: FileType) -> bool {
     FileType::from_raw_mode(stat.st_mode) == kind
-}
-
-fn is_opaque(dir: BorrowedFd<'_>) -> Result<bool, Errno> {
-    let mut value = [0_u8; 1];
-    match fgetxattr(dir, OPAQUE, &mut value) {
-        Ok(length) => Ok(value[..length] == *b"y"),
-        // RANGE: longer than the one byte that means opaque.
-        Err(Errno::NODATA | Errno::OPNOTSUPP | Errno::RANGE) => Ok(false),
-        Err(error) => Err(error),
-    }
 }
 
 /// What the kernel would copy up with a directory.
@@ -302,11 +321,30 @@ mod tests {
         fs::File::create(at("far/etc/hosts")).unwrap();
         // Hides the directory of the layer below it.
         fs::File::create(at("near/sys")).unwrap();
-        fill_upper(&at("upper"), &[at("near"), at("far")], Owner::ROOT).unwrap();
+        fill_upper(&at("upper"), &[at("near"), at("far")], Marks::Overlay, Owner::ROOT).unwrap();
         let expected: Vec<_> =
             ALL.into_iter().filter(|name| !["proc", "dev/shm"].contains(name)).collect();
         assert_eq!(names(&at("upper")), expected);
         let mode = fs::metadata(at("upper/etc")).unwrap().mode();
         assert_eq!(mode & 0o7777, 0o2750);
+    }
+    #[test]
+    fn marks_of_aufs_are_read_and_left() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        for path in ["near/dev", "far/dev/pts", "far/dev/shm", "far/etc", "far/sys", "far/proc"] {
+            fs::create_dir_all(at(path)).unwrap();
+        }
+        fs::create_dir(at("upper")).unwrap();
+        for file in ["near/etc", "near/.wh.proc", "near/dev/.wh.shm", "far/etc/hidden"] {
+            fs::File::create(at(file)).unwrap();
+        }
+        let lowers = [at("near"), at("far")];
+        fill_upper(&at("upper"), &lowers, Marks::Aufs, Owner::ROOT).unwrap();
+        let mut expected: Vec<_> =
+            ALL.into_iter().filter(|name| !["sys", "dev/pts"].contains(name)).collect();
+        expected.push("etc/.wh..wh..opq");
+        expected.sort_unstable();
+        assert_eq!(names(&at("upper")), expected);
     }
 }

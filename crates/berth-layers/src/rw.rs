@@ -200,7 +200,7 @@ impl LayerStore {
         let lowers = native.shown_lower_dirs(&rw.mount)?;
         let lowers = lowers.iter().map(open_root).collect::<Result<Vec<_>, _>>()?;
         let upper = open_root(native.diff_dir(&rw.mount))?;
-        Ok(changes::of_overlay(&upper, &lowers)?)
+        Ok(changes::of_upper(&upper, &lowers, native.marks())?)
     }
 
     /// Runs `work` on what a container that does not run has changed, for drivers that keep that as
@@ -299,7 +299,8 @@ impl LayerStore {
         };
         let owner = self.inner().settings.ids.root();
         if let Some(native) = self.driver().native() {
-            init::fill_upper(&native.diff_dir(id), &native.shown_lower_dirs(id)?, owner)?;
+            let lowers = native.shown_lower_dirs(id)?;
+            init::fill_upper(&native.diff_dir(id), &lowers, native.marks(), owner)?;
         } else {
             let mounted = Mounted::new(prepared)?;
             init::fill_tree(mounted.root(), owner)?;
@@ -327,7 +328,7 @@ impl LayerStore {
         match self.says_changes(&rw.mount)? {
             Some(native) => {
                 let upper = open_root(native.diff_dir(&rw.mount))?;
-                pack::overlay_upper(&upper, ids, out)?;
+                pack::upper_dir(&upper, native.marks(), ids, out)?;
                 Ok(())
             }
             None => self.with_trees(rw, reach, |old, new| {

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::path::{Path, PathBuf};
 
+use berth_fs::marks::Marks;
 use berth_types::LayerId;
 use serde::{Deserialize, Serialize};
 
@@ -94,7 +95,7 @@ pub trait Upkeep: Send + Sync {
     fn place(&self, id: &LayerId) -> PathBuf;
 }
 
-/// Drivers that keep a layer's changes apart from its parent's content (the overlay family).
+/// Drivers that keep a layer's changes apart from its parent's content (the overlay family, aufs).
 ///
 /// They can fill a layer before its parent is filled, so the layers of one archive
 /// unpack at the same time.
@@ -102,7 +103,7 @@ pub trait NativeDiff: Send + Sync {
     /// The directory that holds the layer's own changes. It exists once the layer is created.
     fn diff_dir(&self, id: &LayerId) -> PathBuf;
     /// How deletions are marked in that directory.
-    fn whiteouts(&self) -> Whiteouts;
+    fn marks(&self) -> Marks;
     /// The directories of changes of the layers below, nearest first.
     fn lower_dirs(&self, id: &LayerId) -> Result<Vec<PathBuf>, StorageError>;
     /// The same as a mount of the layer shows them, with the owners that files have there.
@@ -127,15 +128,6 @@ pub trait NativeDiff: Send + Sync {
         let _ = id;
         Ok(false)
     }
-}
-
-/// How deletions are marked in a directory of changes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Whiteouts {
-    /// Deleted files are simply gone: a full tree.
-    None,
-    /// Character devices 0:0, and opaque directories by the `trusted.overlay.opaque` xattr.
-    Overlay,
 }
 
 /// What may be asked of a new layer.
@@ -214,7 +206,8 @@ pub struct MountPlan {
     pub target: PathBuf,
     /// Directory that relative paths in `options` start from, when there are any.
     pub work_dir: Option<PathBuf>,
-    /// Options as `mount -o` takes them, flags (`ro`, `nodev`) included.
+    /// Options as `mount -o` takes them, flags (`ro`, `nodev`) included. Each `append:BRANCH=MODE` of
+    /// aufs is for a remount once it is mounted, in order.
     pub options: Vec<String>,
 }
 

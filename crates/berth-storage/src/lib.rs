@@ -30,7 +30,7 @@ pub mod vfs;
 
 pub use driver::{
     Access, CreateOptions, LayerState, MountPlan, NativeDiff, Prepared, StorageDriver, Teardown,
-    Upkeep, Whiteouts,
+    Upkeep,
 };
 pub use error::StorageError;
 pub use mounted::Mounted;

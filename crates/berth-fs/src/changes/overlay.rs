@@ -1,4 +1,4 @@
-//! Changes of an overlay layer, without mounting it.
+//! Changes of a layer by its directory of changes, without mounting it.
 
 use std::collections::BTreeSet;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
@@ -6,23 +6,19 @@ use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use rustix::io::Errno;
 
 use crate::changes::{
-    Change, ChangeKind, ChangesError, Collector, Side, differs, failed, is_dir, open_dir, stat_at,
-    xattr,
+    Change, ChangeKind, ChangesError, Collector, Side, differs, failed, is_dir, open_dir,
 };
-use crate::root::{MAX_DEPTH, Root, names};
-use crate::unpack::{OPAQUE, is_whiteout};
+use crate::marks::{Marks, Seen};
+use crate::root::{MAX_DEPTH, Root};
 
-/// Reads an overlay upper directory against its lower directories (top-most first): the list
+/// Reads a directory of changes against those of the layers below (top-most first): the list
 /// that comparing the mounted layer with the layers below gives, in the same order.
-pub fn of_overlay(upper: &Root, lowers: &[Root]) -> Result<Vec<Change>, ChangesError> {
+pub fn of_upper(upper: &Root, lowers: &[Root], marks: Marks) -> Result<Vec<Change>, ChangesError> {
     let mut found = Collector::new();
     let lowers: Vec<BorrowedFd<'_>> = lowers.iter().map(Root::fd).collect();
-    compare(upper.fd(), &lowers, &mut found, 0)?;
+    compare(upper.fd(), &lowers, marks, &mut found, 0)?;
     Ok(found.list)
 }
-
-/// What fuse-overlayfs leaves in an opaque directory, beside the attribute.
-const OPAQUE_FILE: &[u8] = b".wh..wh..opq";
 
 /// What the lower directories together show under a name.
 struct Lower<'a> {
@@ -32,21 +28,24 @@ struct Lower<'a> {
     dirs: Vec<OwnedFd>,
 }
 
-fn is_opaque(dir: BorrowedFd<'_>) -> Result<bool, Errno> {
-    Ok(xattr(dir, OPAQUE)?.is_some_and(|value| value == b"y"))
-}
-
-fn lookup<'a>(lowers: &[BorrowedFd<'a>], name: &[u8]) -> Result<Option<Lower<'a>>, Errno> {
+fn lookup<'a>(
+    lowers: &[BorrowedFd<'a>],
+    name: &[u8],
+    marks: Marks,
+) -> Result<Option<Lower<'a>>, Errno> {
     let mut top = None;
     let mut dirs = Vec::new();
     for &dir in lowers {
-        let Some(stat) = stat_at(dir, name)? else { continue };
-        if is_whiteout(&stat) {
-            break;
-        }
+        let stat = match marks.look(dir, name)? {
+            Seen::Nothing => continue,
+            Seen::Deleted(_) => break,
+            Seen::Entry(stat) => stat,
+        };
         if !is_dir(&stat) {
             if top.is_none() {
                 top = Some(Side { dir, stat });
+            } else if !marks.files_hide() {
+                continue;
             }
             break;
         }
@@ -54,7 +53,7 @@ fn lookup<'a>(lowers: &[BorrowedFd<'a>], name: &[u8]) -> Result<Option<Lower<'a>
             top = Some(Side { dir, stat });
         }
         let inner = open_dir(dir, name)?;
-        let last = is_opaque(inner.as_fd())?;
+        let last = marks.is_opaque(inner.as_fd())?;
         dirs.push(inner);
         if last {
             break;
@@ -66,38 +65,37 @@ fn lookup<'a>(lowers: &[BorrowedFd<'a>], name: &[u8]) -> Result<Option<Lower<'a>
 fn compare(
     upper: BorrowedFd<'_>,
     lowers: &[BorrowedFd<'_>],
+    marks: Marks,
     found: &mut Collector,
     depth: usize,
 ) -> Result<(), ChangesError> {
     if depth > MAX_DEPTH {
         return Err(failed("walk", &found.path)(Errno::NAMETOOLONG));
     }
-    let opaque = depth > 0 && is_opaque(upper).map_err(failed("look at", &found.path))?;
+    let opaque = depth > 0 && marks.is_opaque(upper).map_err(failed("look at", &found.path))?;
     let mut deleted = BTreeSet::new();
     let mut present = BTreeSet::new();
-    for name in names(upper).map_err(failed("list", &found.path))? {
-        if name == OPAQUE_FILE {
-            continue;
-        }
+    for name in marks.names(upper).map_err(failed("list", &found.path))? {
         found.enter(&name);
-        let stat = stat_at(upper, &name).map_err(failed("look at", &found.path))?;
-        let below = lookup(lowers, &name).map_err(failed("look up", &found.path))?;
-        match (stat, below) {
-            (Some(stat), below) if is_whiteout(&stat) => {
+        let seen = marks.look(upper, &name).map_err(failed("look at", &found.path))?;
+        let below = lookup(lowers, &name, marks).map_err(failed("look up", &found.path))?;
+        match seen {
+            Seen::Deleted(_) => {
                 if below.is_some() {
                     deleted.insert(name);
                 }
             }
-            (Some(stat), below) => {
-                compare_one(&Side { dir: upper, stat }, &name, below, found, depth)?;
+            Seen::Entry(stat) => {
+                let side = Side { dir: upper, stat };
+                compare_one(&side, &name, below, marks, found, depth)?;
                 present.insert(name);
             }
-            (None, _) => {}
+            Seen::Nothing => {}
         }
         found.leave();
     }
     if opaque {
-        hidden(lowers, &present, &mut deleted).map_err(failed("list", &found.path))?;
+        hidden(lowers, marks, &present, &mut deleted).map_err(failed("list", &found.path))?;
     }
     for name in deleted {
         found.deleted(&name);
@@ -109,6 +107,7 @@ fn compare_one(
     upper: &Side<'_>,
     name: &[u8],
     below: Option<Lower<'_>>,
+    marks: Marks,
     found: &mut Collector,
     depth: usize,
 ) -> Result<(), ChangesError> {
@@ -133,7 +132,7 @@ fn compare_one(
     let inner = open_dir(upper.dir, name).map_err(failed("open", &found.path))?;
     let dirs = below.map(|lower| lower.dirs).unwrap_or_default();
     let dirs: Vec<BorrowedFd<'_>> = dirs.iter().map(|dir| dir.as_fd()).collect();
-    compare(inner.as_fd(), &dirs, found, depth + 1)?;
+    compare(inner.as_fd(), &dirs, marks, found, depth + 1)?;
     if !listed {
         found.insert_parent(start);
     }
@@ -143,15 +142,16 @@ fn compare_one(
 /// Adds the names that an opaque directory hides.
 fn hidden(
     lowers: &[BorrowedFd<'_>],
+    marks: Marks,
     present: &BTreeSet<Vec<u8>>,
     deleted: &mut BTreeSet<Vec<u8>>,
 ) -> Result<(), Errno> {
     let mut all = BTreeSet::new();
     for &lower in lowers {
-        all.extend(names(lower)?);
+        all.extend(marks.names(lower)?);
     }
     for name in all {
-        if !present.contains(&name) && lookup(lowers, &name)?.is_some() {
+        if !present.contains(&name) && lookup(lowers, &name, marks)?.is_some() {
             deleted.insert(name);
         }
     }

@@ -89,6 +89,6 @@ fn where_times_are_unclear_the_content_decides() {
         let name = new_dir.path().join("n");
         rustix::fs::utimensat(CWD, &name, &times, AtFlags::SYMLINK_NOFOLLOW).unwrap();
         assert_eq!(lines(&between(Some((&old).into()), &new).unwrap()), expected);
-        assert_eq!(lines(&of_overlay(&new, &[old]).unwrap()), expected);
+        assert_eq!(lines(&of_upper(&new, &[old], crate::marks::Marks::Overlay).unwrap()), expected);
     }
 }

@@ -7,7 +7,7 @@ use rustix::io::Errno;
 
 use super::Xattrs;
 use crate::changes::{CAPABILITY, xattr};
-use crate::unpack::OPAQUE;
+use crate::marks::OPAQUE;
 
 /// The kernel's limit for the names of all attributes of a file.
 const NAMES_MAX: usize = 1 << 16;

@@ -6,8 +6,9 @@ use rustix::fs::{FileType, Mode, XattrFlags};
 
 use super::*;
 use crate::changes::xattr;
+use crate::marks::OPAQUE;
 use crate::testing::{Archive, listing, unpack};
-use crate::unpack::{OPAQUE, WhiteoutStyle};
+use crate::unpack::WhiteoutStyle;
 
 #[test]
 fn a_copy_has_everything_of_its_original() {

@@ -4,7 +4,8 @@ use std::process::Command;
 use berth_types::IdMap;
 
 use super::*;
-use crate::changes::{between, of_overlay};
+use crate::changes::{between, of_upper};
+use crate::marks::{Marks, OPAQUE};
 use crate::tar::Reader;
 use crate::testing::{Archive, listing, unpack};
 use crate::unpack::WhiteoutStyle;
@@ -89,10 +90,10 @@ fn root_marks_that_fuse_overlayfs_leaves_are_no_files_of_the_layer() {
     rustix::fs::setxattr(dir.path().join("d"), OPAQUE, b"y", opaque).unwrap();
     let root = Root::open(dir.path()).unwrap();
     let mut out = Vec::new();
-    overlay_upper(&root, &IdMaps::default(), &mut out).unwrap();
+    upper_dir(&root, Marks::Overlay, &IdMaps::default(), &mut out).unwrap();
     let expected = ["d/ Directory 755 0", "d/.wh..wh..opq File 755 0", "d/n File 644 3"];
     assert_eq!(entries(&out), expected);
-    let changes = of_overlay(&root, &[]).unwrap();
+    let changes = of_upper(&root, &[], Marks::Overlay).unwrap();
     let changes: Vec<_> = changes.iter().map(|change| change.path.display().to_string()).collect();
     assert_eq!(changes, ["/d", "/d/n"]);
 }
@@ -115,7 +116,7 @@ impl Overlay {
             .dir("e", 0o755)
             .file("e/y", "old")
             .finish();
-        unpack(&lower, &dir.path().join("lower"), WhiteoutStyle::Overlay).unwrap();
+        unpack(&lower, &dir.path().join("lower"), WhiteoutStyle::Mark(Marks::Overlay)).unwrap();
         let option = |name: &str, path: &str| format!("{name}={}", dir.path().join(path).display());
         let request = berth_sys::mount::MountRequest {
             fs_type: "overlay",
@@ -160,7 +161,7 @@ fn root_an_upper_directory_becomes_the_layer_that_docker_makes() {
 
     let upper = overlay.root("upper");
     let mut layer = Vec::new();
-    overlay_upper(&upper, &IdMaps::default(), &mut layer).unwrap();
+    upper_dir(&upper, Marks::Overlay, &IdMaps::default(), &mut layer).unwrap();
     let expected = [
         "d/ Directory 755 0",
         "d/.wh..wh..opq File 755 0",
@@ -174,7 +175,7 @@ fn root_an_upper_directory_becomes_the_layer_that_docker_makes() {
     ];
     assert_eq!(entries(&layer), expected);
 
-    let found = of_overlay(&upper, &[overlay.root("lower")]).unwrap();
+    let found = of_upper(&upper, &[overlay.root("lower")], Marks::Overlay).unwrap();
     let lines: Vec<String> =
         found.iter().map(|change| format!("{:?} {}", change.kind, change.path.display())).collect();
     let expected = [
@@ -208,9 +209,84 @@ fn root_an_upper_directory_becomes_the_layer_that_docker_makes() {
     }
     let again = tempfile::tempdir().unwrap();
     let mut layer = Vec::new();
-    overlay_upper(&upper, &IdMaps::default(), &mut layer).unwrap();
-    unpack(&layer, again.path(), WhiteoutStyle::Overlay).unwrap();
+    upper_dir(&upper, Marks::Overlay, &IdMaps::default(), &mut layer).unwrap();
+    unpack(&layer, again.path(), WhiteoutStyle::Mark(Marks::Overlay)).unwrap();
     assert_eq!(listing(again.path()), listing(&overlay.0.path().join("upper")));
+}
+
+/// A layer's directory of changes as aufs leaves it, and what is below it.
+#[test]
+fn a_directory_of_changes_of_aufs_becomes_a_layer_and_a_list() {
+    let plain = |archive: Archive| {
+        let dir = tempfile::tempdir().unwrap();
+        unpack(&archive.finish(), dir.path(), WhiteoutStyle::Plain).unwrap();
+        dir
+    };
+    let far = plain(
+        Archive::new()
+            .file("d/f", "old")
+            .file("e/x", "")
+            .file("e/y", "")
+            .file("g", "old")
+            .file("hidden/z", "")
+            .file("mixed/far", ""),
+    );
+    let near = plain(Archive::new().file(".wh.hidden", "").file("mixed", "").file("near", ""));
+    let own = plain(
+        Archive::new()
+            .file(".wh..wh.aufs", "")
+            .dir(".wh..wh.orph", 0o700)
+            .file(".wh..wh.plnk/7.1", "linked")
+            .file(".wh.g", "")
+            .file(".wh.hidden", "")
+            .file(".wh.near", "")
+            .file("d/.wh..wh..opq", "")
+            .file("d/n", "n\n")
+            .file("e/.wh.y", "")
+            .dir("mixed", 0o755)
+            .dir("new", 0o755),
+    );
+    let root = |dir: &tempfile::TempDir| Root::open(dir.path()).unwrap();
+    let mut layer = Vec::new();
+    upper_dir(&root(&own), Marks::Aufs, &IdMaps::default(), &mut layer).unwrap();
+    let expected = [
+        "d/ Directory 755 0",
+        "d/.wh..wh..opq File 755 0",
+        "d/n File 644 2",
+        "e/ Directory 755 0",
+        "e/.wh.y File 600 0",
+        ".wh.g File 600 0",
+        ".wh.hidden File 600 0",
+        "mixed/ Directory 755 0",
+        ".wh.near File 600 0",
+        "new/ Directory 755 0",
+    ];
+    assert_eq!(entries(&layer), expected);
+
+    let found = of_upper(&root(&own), &[root(&near), root(&far)], Marks::Aufs).unwrap();
+    let lines: Vec<String> =
+        found.iter().map(|change| format!("{:?} {}", change.kind, change.path.display())).collect();
+    let expected = [
+        "Modified /d",
+        "Added /d/n",
+        "Deleted /d/f",
+        "Modified /e",
+        "Deleted /e/y",
+        "Modified /mixed",
+        "Added /new",
+        "Deleted /g",
+        "Deleted /near",
+    ];
+    assert_eq!(lines, expected);
+
+    let again = tempfile::tempdir().unwrap();
+    unpack(&layer, again.path(), WhiteoutStyle::Mark(Marks::Aufs)).unwrap();
+    let listed: String = listing(own.path())
+        .lines()
+        .filter(|line| !line.starts_with(".wh..wh."))
+        .flat_map(|line| [line, "\n"])
+        .collect();
+    assert_eq!(listing(again.path()), listed);
 }
 
 /// `id -u` of the files of `dir`, by name.

@@ -44,6 +44,8 @@ pub(super) struct Job<'a> {
     pub(super) dirs: Vec<(Vec<u8>, Time)>,
     /// Files of aufs that later hard links name.
     pub(super) plinks: HashMap<Vec<u8>, (OwnedFd, u64)>,
+    /// A whiteout was made that is a file beside what it deletes.
+    pub(super) marked: bool,
     pub(super) done: Unpacked,
     pub(super) split: Option<Split<'a>>,
     bytes: u64,
@@ -62,12 +64,13 @@ pub(crate) fn run<'a, R: BufRead>(
     let io = |source| UnpackError::Io { action: "open", name: "/".to_owned(), source };
     let mut job = Job {
         options,
-        parents: Parents::new(dest, options.ids.root()).map_err(io)?,
+        parents: Parents::new(dest, options.ids.root(), options.marks()).map_err(io)?,
         own: HashSet::new(),
         needed: HashSet::new(),
         through_links: Vec::new(),
         dirs: Vec::new(),
         plinks: HashMap::new(),
+        marked: false,
         done: Unpacked::default(),
         split: split.map(Writer::new),
         bytes: 0,
@@ -243,7 +246,7 @@ impl Job<'_> {
                 !dir.strip_prefix(name).is_some_and(|rest| rest.is_empty() || rest[0] == b'/')
             });
         }
-        Ok(crate::unpack::parents::is_whiteout(&stat))
+        Ok(crate::marks::is_whiteout(&stat))
     }
 
     /// An entry's place for messages.

@@ -10,10 +10,10 @@ use rustix::io::Errno;
 
 use crate::capability;
 use crate::changes::CAPABILITY;
+use crate::marks::Marks;
 use crate::root::READ_DIR;
 use crate::tar::{Entry, Kind, Reader, Time};
 use crate::unpack::extract::{Job, Keep, io_error};
-use crate::unpack::parents::OPAQUE;
 use crate::unpack::{
     Devices, Owner, UnpackError, UnpackOptions, WhiteoutStyle, clean, split_clean,
 };
@@ -51,6 +51,7 @@ impl Job<'_> {
         if name.is_empty() && entry.kind != Kind::Directory {
             return Err(unusable("only a directory can stand for the root"));
         }
+        self.check_name(entry, name)?;
         let all_known = self.options.ids.is_identity() && self.options.known.is_identity();
         if !all_known && entry.kind != Kind::Global {
             // Before anything is made that then has the wrong owner.
@@ -72,21 +73,23 @@ impl Job<'_> {
         }
     }
 
-    /// Runs `create`, after making room if something is in the way. Says whether an overlay
-    /// whiteout was.
+    /// Runs `create`, after making room if something is in the way.
     fn create<T>(
         &mut self,
         parent: BorrowedFd<'_>,
         entry: &Entry,
         name: &[u8],
         create: impl Fn(&[u8]) -> Result<T, Errno>,
-    ) -> Result<(T, bool), UnpackError> {
+    ) -> Result<T, UnpackError> {
         let (_, base) = split_clean(name);
         match create(base) {
-            Ok(made) => Ok((made, false)),
+            Ok(made) => {
+                self.unmark(parent, entry, base)?;
+                Ok(made)
+            }
             Err(Errno::EXIST) => {
-                let whiteout = self.make_room(parent, entry, name)?;
-                Ok((create(base).map_err(io_error("create", entry))?, whiteout))
+                self.make_room(parent, entry, name)?;
+                create(base).map_err(io_error("create", entry))
             }
             Err(error) => Err(io_error("create", entry)(error)),
         }
@@ -100,7 +103,7 @@ impl Job<'_> {
     ) -> Result<Option<[u8; 8]>, UnpackError> {
         let parent = self.parent_of(entry, name)?;
         let mode = Mode::from_raw_mode(0o600);
-        let (file, _) = self.create(parent.as_fd(), entry, name, |base| {
+        let file = self.create(parent.as_fd(), entry, name, |base| {
             rustix::fs::openat(&*parent, base, CREATE, mode)
         })?;
         let keep = if entry.sparse.is_some() { Keep::Whole } else { Keep::Checksum };
@@ -175,6 +178,7 @@ impl Job<'_> {
         let (_, base) = split_clean(name);
         let make = |base: &[u8]| rustix::fs::mkdirat(&*parent, base, Mode::from_raw_mode(0o700));
         let open = |base: &[u8]| rustix::fs::openat(&*parent, base, READ_DIR, Mode::empty());
+        let marks = self.options.marks();
         let mut hides = false;
         match make(base) {
             Ok(()) => {}
@@ -184,15 +188,16 @@ impl Job<'_> {
                     .map_err(io_error("look at", entry))?;
                 if FileType::from_raw_mode(there.st_mode) != FileType::Directory {
                     let whiteout = self.make_room(parent.as_fd(), entry, name)?;
-                    hides = whiteout && self.options.whiteouts == WhiteoutStyle::Overlay;
+                    hides = whiteout && marks == Some(Marks::Overlay);
                     make(base).map_err(io_error("create", entry))?;
                 }
             }
             Err(error) => return Err(io_error("create", entry)(error)),
         }
         let dir = open(base).map_err(io_error("open", entry))?;
-        if hides {
-            set_opaque(&dir).map_err(io_error("mark", entry))?;
+        hides |= self.unmark(parent.as_fd(), entry, base)?;
+        if let Some(marks) = marks.filter(|_| hides) {
+            marks.set_opaque(&dir).map_err(io_error("mark", entry))?;
         }
         self.own_and_mode(dir.as_fd(), entry)?;
         let inode = rustix::fs::fstat(&dir).map_err(io_error("look at", entry))?.st_ino;
@@ -311,9 +316,4 @@ impl Job<'_> {
         self.plinks.insert(base.to_vec(), (file, 0));
         Ok(())
     }
-}
-
-/// Makes a directory of an overlay layer hide everything below.
-pub(super) fn set_opaque(dir: &OwnedFd) -> Result<(), Errno> {
-    rustix::fs::fsetxattr(dir, OPAQUE, b"y", XattrFlags::empty())
 }

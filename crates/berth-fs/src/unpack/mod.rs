@@ -11,7 +11,6 @@ mod parents;
 mod whiteout;
 
 pub(crate) use extract::run;
-pub(crate) use parents::{OPAQUE, is_whiteout};
 pub(crate) use whiteout::{Mark, mark_of};
 
 use std::io::{self, BufRead};
@@ -21,6 +20,7 @@ use std::path::PathBuf;
 use berth_types::{IdMapError, IdMaps};
 
 use crate::decompress::DecompressError;
+use crate::marks::Marks;
 use crate::tar::{Reader, TarError};
 
 /// What `.wh.` entries of an archive do.
@@ -30,8 +30,8 @@ pub enum WhiteoutStyle {
     Plain,
     /// They delete what the destination already has (full-tree drivers).
     Apply,
-    /// They become overlay whiteouts and opaque directories (overlay drivers).
-    Overlay,
+    /// They become marks in a directory of changes.
+    Mark(Marks),
 }
 
 /// Whether an archive may make device nodes.
@@ -102,6 +102,14 @@ pub struct UnpackOptions {
 }
 
 impl UnpackOptions {
+    /// The marks that whiteouts become.
+    pub(crate) fn marks(&self) -> Option<Marks> {
+        match self.whiteouts {
+            WhiteoutStyle::Mark(marks) => Some(marks),
+            WhiteoutStyle::Plain | WhiteoutStyle::Apply => None,
+        }
+    }
+
     /// For a layer: devices made, owners and ids as in the archive, [`Limits::LAYER`].
     pub fn layer(whiteouts: WhiteoutStyle, dest_name: impl Into<PathBuf>) -> Self {
         Self {

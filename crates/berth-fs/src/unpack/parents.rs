@@ -6,9 +6,10 @@ use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::rc::Rc;
 
 use berth_types::Owner;
-use rustix::fs::{AtFlags, FileType, Gid, Mode, Stat, Uid};
+use rustix::fs::{AtFlags, Gid, Mode, Uid};
 use rustix::io::Errno;
 
+use crate::marks::{Marks, is_whiteout, whiteout_of};
 use crate::root::{PATH_DIR, READ_DIR, open_in, open_without_links};
 use crate::unpack::split_clean;
 
@@ -17,15 +18,14 @@ const MAX_OPEN: usize = 256;
 /// Mode of directories that the archive needs but does not have.
 const IMPLIED_MODE: u32 = 0o755;
 
-/// The xattr that hides everything below a directory of an overlay layer.
-pub(crate) const OPAQUE: &str = "trusted.overlay.opaque";
-
 /// Opens directories beneath the destination by their clean names.
 #[derive(Debug)]
 pub(super) struct Parents {
     root: Rc<OwnedFd>,
     /// Whose the directories are that an archive implies.
     owner: Owner,
+    /// What whiteouts of the archive become.
+    marks: Option<Marks>,
     open: HashMap<Vec<u8>, Parent>,
 }
 
@@ -36,14 +36,14 @@ struct Parent {
     linked: bool,
 }
 
-/// Whether a file is an overlay whiteout.
-pub(crate) fn is_whiteout(stat: &Stat) -> bool {
-    FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice && stat.st_rdev == 0
-}
-
 impl Parents {
-    pub(super) fn new(dest: BorrowedFd<'_>, owner: Owner) -> io::Result<Self> {
-        Ok(Self { root: Rc::new(dest.try_clone_to_owned()?), owner, open: HashMap::new() })
+    pub(super) fn new(
+        dest: BorrowedFd<'_>,
+        owner: Owner,
+        marks: Option<Marks>,
+    ) -> io::Result<Self> {
+        let root = Rc::new(dest.try_clone_to_owned()?);
+        Ok(Self { root, owner, marks, open: HashMap::new() })
     }
 
     pub(super) fn root(&self) -> &OwnedFd {
@@ -118,7 +118,7 @@ impl Parents {
         let linked = self.is_linked(known);
         while let Some(base) = missing.pop() {
             length += base.len() + usize::from(length > 0);
-            let made_here = make_implied(dir.as_fd(), base, self.owner)?;
+            let made_here = make_implied(dir.as_fd(), base, self.owner, self.marks)?;
             made.insert(rustix::fs::fstat(&made_here)?.st_ino);
             dir = Rc::new(made_here);
             self.keep(&name[..length], Parent { dir: Rc::clone(&dir), linked });
@@ -133,11 +133,16 @@ impl Parents {
     }
 }
 
-/// Makes a directory that the archive implies; one that takes the place of an overlay whiteout
-/// hides what is below, as the whiteout did.
-fn make_implied(parent: BorrowedFd<'_>, base: &[u8], owner: Owner) -> Result<OwnedFd, Errno> {
+/// Makes a directory that the archive implies; one that takes the place of a whiteout hides what is
+/// below, as the whiteout did.
+fn make_implied(
+    parent: BorrowedFd<'_>,
+    base: &[u8],
+    owner: Owner,
+    marks: Option<Marks>,
+) -> Result<OwnedFd, Errno> {
     let mode = Mode::from_raw_mode(IMPLIED_MODE);
-    let mut opaque = false;
+    let mut opaque = None;
     match rustix::fs::mkdirat(parent, base, mode) {
         Err(Errno::EXIST) => {
             let stat = rustix::fs::statat(parent, base, AtFlags::SYMLINK_NOFOLLOW)?;
@@ -147,9 +152,16 @@ fn make_implied(parent: BorrowedFd<'_>, base: &[u8], owner: Owner) -> Result<Own
             }
             rustix::fs::unlinkat(parent, base, AtFlags::empty())?;
             rustix::fs::mkdirat(parent, base, mode)?;
-            opaque = true;
+            opaque = Some(Marks::Overlay);
         }
         other => other?,
+    }
+    if marks == Some(Marks::Aufs) {
+        match rustix::fs::unlinkat(parent, &whiteout_of(base)[..], AtFlags::empty()) {
+            Ok(()) => opaque = marks,
+            Err(Errno::NOENT) => {}
+            Err(error) => return Err(error),
+        }
     }
     let dir = rustix::fs::openat(parent, base, READ_DIR, Mode::empty())?;
     if owner != Owner::ROOT {
@@ -157,8 +169,8 @@ fn make_implied(parent: BorrowedFd<'_>, base: &[u8], owner: Owner) -> Result<Own
         rustix::fs::fchown(&dir, Some(uid), Some(gid))?;
     }
     rustix::fs::fchmod(&dir, mode)?;
-    if opaque {
-        rustix::fs::fsetxattr(&dir, OPAQUE, b"y", rustix::fs::XattrFlags::empty())?;
+    if let Some(marks) = opaque {
+        marks.set_opaque(&dir)?;
     }
     Ok(dir)
 }

@@ -162,12 +162,60 @@ fn root_whiteouts_become_those_of_overlay() {
     }
     let (_dir, dest) = place();
     let archive = upper().file("again/y", "new").file(".wh.again", "").dir("gone", 0o755);
-    let unpacked = unpack(&archive.finish(), &dest, WhiteoutStyle::Overlay).unwrap();
+    let unpacked = unpack(&archive.finish(), &dest, WhiteoutStyle::Mark(Marks::Overlay)).unwrap();
     let expected = "again d opaque\nagain/y f new\ndir c 0:0\ngone d opaque\nlate d\n\
                     late/x c 0:0\nnever-there c 0:0\nopaque d opaque\nopaque/after f new\n\
                     opaque/sub d\nopaque/sub/new f new\nown d opaque\nown/x f new\n";
     assert_eq!(listing(&dest), expected);
     assert_eq!(unpacked.tree_size, 12);
+}
+
+#[test]
+fn whiteouts_become_those_of_aufs() {
+    let (_dir, dest) = place();
+    let archive = upper()
+        .file("again/y", "new")
+        .file(".wh.again", "")
+        .dir("gone", 0o755)
+        .file("dir/implied/z", "new")
+        .file("late/x", "new")
+        .file(".wh..wh.plnk/1.1", "twice")
+        .hard_link("twin", ".wh..wh.plnk/1.1")
+        .file(&format!(".wh.{}", "n".repeat(243)), "");
+    let style = WhiteoutStyle::Mark(Marks::Aufs);
+    let unpacked = unpack(&archive.finish(), &dest, style).unwrap();
+    let expected = ".wh.never-there f \nagain d\nagain/.wh..wh..opq f \nagain/y f new\ndir d\n\
+                    dir/.wh..wh..opq f \ndir/implied d\ndir/implied/z f new\ngone d\n\
+                    gone/.wh..wh..opq f \nlate d\nlate/x f new\nopaque d\n\
+                    opaque/.wh..wh..opq f \nopaque/after f new\nopaque/sub d\n\
+                    opaque/sub/new f new\nown d\nown/.wh..wh..opq f \nown/x f new\n\
+                    twin f twice\n";
+    assert_eq!(listing(&dest), expected);
+    assert_eq!(unpacked.tree_size, 23);
+    assert_eq!(crate::changes::tree_size(&Root::open(&dest).unwrap()).unwrap(), 23);
+}
+
+#[test]
+fn names_that_aufs_does_not_show_are_refused() {
+    let long = "n".repeat(243);
+    let prefix = "aufs has names that begin with .wh. for itself";
+    let length = "aufs has no names that are longer than 242 bytes";
+    #[rustfmt::skip]
+    let table = [
+        (".wh.d/f",               prefix),
+        ("a/.wh..wh.orph/f",      prefix),
+        (".wh.d/.wh.f",           prefix),
+        (".wh.d/.wh..wh..opq",    prefix),
+        (&*long,                  length),
+        (&*format!("{long}/f"),   length),
+    ];
+    for (name, reason) in table {
+        let (_dir, dest) = place();
+        let archive = Archive::new().file(name, "").finish();
+        let error = unpack(&archive, &dest, WhiteoutStyle::Mark(Marks::Aufs)).unwrap_err();
+        assert_eq!(error.to_string(), format!("entry {name:?}: {reason}"));
+        assert_eq!(listing(&dest), "");
+    }
 }
 
 #[test]
@@ -187,7 +235,7 @@ fn root_metadata_is_what_the_archive_says() {
         .symlink("link", "nowhere")
         .finish();
     let (_dir, dest) = place();
-    let unpacked = unpack(&archive, &dest, WhiteoutStyle::Overlay).unwrap();
+    let unpacked = unpack(&archive, &dest, WhiteoutStyle::Mark(Marks::Overlay)).unwrap();
     let stat = |name: &str| std::fs::symlink_metadata(dest.join(name)).unwrap();
     for name in ["d", "d/f", "cap", "null", "link"] {
         assert_eq!(stat(name).mtime(), 1_000_000_000, "{name}");

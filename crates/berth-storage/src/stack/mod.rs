@@ -28,12 +28,13 @@ use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
+use berth_fs::marks::Marks;
 use berth_types::{LayerId, Owner};
 
 use crate::error::io_at;
 use crate::home::{Home, PRIVATE, clear_mount_point, make_dir, new_dir};
 use crate::quota::SizeLimit;
-use crate::{Access, LayerState, NativeDiff, StorageError, Upkeep, Whiteouts};
+use crate::{Access, LayerState, NativeDiff, StorageError, Upkeep};
 
 use layout::{COMMITTED, DIFF, LINK, LINKS, LOWER, MERGED, WORK, lower_text};
 
@@ -308,8 +309,8 @@ impl NativeDiff for Stack {
         self.home.layer(id).join(DIFF)
     }
 
-    fn whiteouts(&self) -> Whiteouts {
-        Whiteouts::Overlay
+    fn marks(&self) -> Marks {
+        Marks::Overlay
     }
 
     fn lower_dirs(&self, id: &LayerId) -> Result<Vec<PathBuf>, StorageError> {
