@@ -4,7 +4,7 @@ use std::fs;
 use std::io;
 
 use berth_shim_proto::{Mount, ShimConfig};
-use berth_sys::mount::{MountRequest, Unmount, mount, unmount};
+use berth_sys::mount::{MountRequest, Unmount, before_unmount, mount, unmount};
 
 use crate::error::ShimError;
 use crate::say;
@@ -50,6 +50,7 @@ pub(crate) fn tear_down(config: &ShimConfig) {
 
 fn undo(mounts: &[Mount]) {
     for plan in mounts.iter().rev() {
+        before_unmount(&plan.fs_type, &plan.target);
         let done = match unmount(&plan.target, Unmount::Now) {
             // Somebody looks into it: it goes from sight now and ends with him.
             Err(error) if error.kind() == io::ErrorKind::ResourceBusy => {

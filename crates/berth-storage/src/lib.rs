@@ -5,6 +5,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod aufs;
 pub mod btrfs;
 mod delete;
 pub mod devicemapper;
@@ -12,6 +13,7 @@ mod driver;
 mod error;
 pub mod fuse_overlayfs;
 mod home;
+mod markers;
 mod mounted;
 mod options;
 pub mod overlay;

@@ -5,7 +5,7 @@ use std::io;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::Path;
 
-use berth_sys::mount::{MountRequest, Unmount, mount, unmount};
+use berth_sys::mount::{MountRequest, Unmount, before_unmount, mount, unmount};
 
 use crate::error::io_at;
 use crate::{MountPlan, Prepared, StorageError, Teardown};
@@ -43,6 +43,7 @@ impl Mounted {
 impl Drop for Mounted {
     fn drop(&mut self) {
         for plan in self.prepared.mounts[..self.mounted].iter().rev() {
+            before_unmount(&plan.fs_type, &plan.target);
             if let Err(error) = unmount(&plan.target, Unmount::Lazy) {
                 tracing::warn!(%error, target = %plan.target.display(), "cannot unmount a layer");
             }

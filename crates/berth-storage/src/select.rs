@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use berth_types::{Classify, ErrorKind, IdMaps, Owner};
 
+use crate::aufs::Aufs;
 use crate::btrfs::Btrfs;
 use crate::devicemapper::Devicemapper;
 use crate::error::io_at;
@@ -77,7 +78,7 @@ const DRIVERS: &[Known] = &[
     Known { name: "zfs",            chosen: Chosen::Freely, open: None },
     Known { name: "overlay2",       chosen: Chosen::Freely, open: Some(open_overlay2) },
     Known { name: "fuse-overlayfs", chosen: Chosen::Freely, open: Some(open_fuse_overlayfs) },
-    Known { name: "aufs",           chosen: Chosen::ByName, open: None },
+    Known { name: "aufs",           chosen: Chosen::ByName, open: Some(open_aufs) },
     Known { name: "overlay",        chosen: Chosen::ByName, open: Some(open_overlay) },
     Known { name: "devicemapper",   chosen: Chosen::ByName, open: Some(open_devicemapper) },
     Known { name: "vfs",            chosen: Chosen::Freely, open: Some(open_vfs) },
@@ -241,6 +242,10 @@ pub(crate) fn is_empty(dir: &Path) -> Result<bool, StorageError> {
         }
         Err(error) => Err(io_at("list", dir)(error)),
     }
+}
+
+fn open_aufs(home: &Path, selection: &Selection<'_>) -> Opened {
+    Ok(Arc::new(Aufs::open_for(home, selection.options, selection.owner)?))
 }
 
 fn open_btrfs(home: &Path, selection: &Selection<'_>) -> Opened {

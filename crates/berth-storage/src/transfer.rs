@@ -15,7 +15,7 @@ use berth_types::LayerId;
 
 use crate::error::io_at;
 use crate::home::MAPPED;
-use crate::{StorageError, btrfs, overlay, stack, vfs};
+use crate::{StorageError, aufs, btrfs, overlay, stack, vfs};
 
 /// Copies the layers of one driver.
 #[derive(Debug)]
@@ -32,6 +32,7 @@ pub struct Transfer<'a> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Form {
     Stack,
+    Aufs,
     Overlay,
     Vfs,
     Btrfs,
@@ -41,6 +42,7 @@ enum Form {
 const FORMS: &[(&str, Form)] = &[
     ("overlay2",       Form::Stack),
     ("fuse-overlayfs", Form::Stack),
+    ("aufs",           Form::Aufs),
     ("overlay",        Form::Overlay),
     ("vfs",            Form::Vfs),
     ("btrfs",          Form::Btrfs),
@@ -124,6 +126,9 @@ impl Copied<'_, '_> {
 pub fn make_home(driver: &str, to: &Path) -> Result<(), StorageError> {
     let dirs: &[(&str, u32)] = match known(driver)?.1 {
         Form::Stack => &[("", 0o710), ("l", 0o700)],
+        Form::Aufs => {
+            &[("", 0o710), ("diff", 0o710), ("layers", 0o710), ("mnt", 0o710), ("committed", 0o700)]
+        }
         Form::Overlay => &[("", 0o710)],
         Form::Vfs => &[("", 0o710), ("dir", 0o710), ("committed", 0o700)],
         Form::Btrfs => &[("", 0o710), ("subvolumes", 0o710), ("quotas", 0o700)],
@@ -175,6 +180,7 @@ impl<'a> Transfer<'a> {
         let copied = &mut Copied { driver, from: &self.from, to: &self.to, id, parent, mirror };
         let bytes = match self.form {
             Form::Stack => stack::transfer(copied),
+            Form::Aufs => aufs::transfer(copied),
             Form::Overlay => overlay::transfer(copied),
             Form::Vfs => vfs::transfer(copied),
             Form::Btrfs => btrfs::transfer(copied),

@@ -1,5 +1,6 @@
 //! Mounting and unmounting, with options as `mount -o` takes them.
 
+mod aufs;
 mod mapped;
 mod subdir;
 
@@ -13,6 +14,7 @@ use std::process::Stdio;
 use rustix::fs::MemfdFlags;
 use rustix::mount::{MountFlags, MountPropagationFlags, UnmountFlags};
 
+pub use aufs::{APPEND, AUPLINK, FS_TYPE as AUFS, before_unmount};
 pub use mapped::bind_mapped;
 
 /// One mount to make.
@@ -29,7 +31,8 @@ pub struct MountRequest<'a> {
     /// Directory that relative paths in `options`, `source` and `target` start from.
     pub work_dir: Option<&'a Path>,
     /// Options: flags (`ro`, `nodev`, `rbind`, `rprivate`, …) and data (`lowerdir=…`) mixed. With a
-    /// [`lowerdir+=`](ONE_LOWER) among them they may be longer than a page together.
+    /// [`lowerdir+=`](ONE_LOWER) among them they may be longer than a page together. Branches that aufs
+    /// is told of by [`append:`](APPEND) are added once it is mounted.
     pub options: &'a [String],
 }
 
@@ -171,6 +174,9 @@ fn mount_here(request: &MountRequest<'_>) -> io::Result<()> {
     }
     if request.options.iter().any(|option| option.starts_with(SUBDIR)) {
         return subdir::mount(request);
+    }
+    if request.fs_type == AUFS {
+        return aufs::mount(request);
     }
     let parsed = parse(request.fs_type, request.options);
     let data = CString::new(parsed.data.clone())?;

@@ -14,7 +14,7 @@ use crate::error::EngineError;
 use crate::images::{Messages, messages};
 
 /// The drivers that can be opened beside the one in use, to take from them what is damaged here.
-const DIRECTORIES: &[&str] = &["overlay2", "fuse-overlayfs", "btrfs", "overlay", "vfs"];
+const DIRECTORIES: &[&str] = &["overlay2", "fuse-overlayfs", "aufs", "btrfs", "overlay", "vfs"];
 
 /// Whether a repair changes anything.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

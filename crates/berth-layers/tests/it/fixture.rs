@@ -20,7 +20,7 @@ use berth_types::{ChainId, ContainerId, DiffId, Digest, IdMaps, LayerId};
 use testkit::LoopFs;
 
 /// Each with the file system that it needs: what `/var/tmp` is on, or one on a loop device.
-const DRIVERS: [(&str, Option<&str>, &[&str]); 7] = [
+const DRIVERS: [Driver; 7] = [
     ("overlay2", None, &[]),
     ("overlay2", None, &["overlay2.index=on"]),
     ("vfs", None, &[]),
@@ -29,6 +29,19 @@ const DRIVERS: [(&str, Option<&str>, &[&str]); 7] = [
     ("fuse-overlayfs", None, &[]),
     (twin::NAME, None, &[]),
 ];
+
+/// Says for which driver alone the cases are run: for one that few kernels have.
+pub(crate) const ONLY: &str = "BERTH_LAYERS_ON";
+
+type Driver = (&'static str, Option<&'static str>, &'static [&'static str]);
+
+fn drivers() -> Vec<Driver> {
+    match std::env::var(ONLY).as_deref() {
+        Ok("aufs") => vec![("aufs", Some("ext4"), &[])],
+        Ok(other) => panic!("{ONLY} names {other}"),
+        Err(_) => DRIVERS.to_vec(),
+    }
+}
 
 /// A data root that goes away with the test.
 pub(crate) struct Root {
@@ -51,7 +64,7 @@ pub(crate) fn on_each_driver(test: &str, case: impl Fn(&Root)) {
         testkit::skip(test, "root");
         return;
     }
-    for (driver, kind, options) in DRIVERS {
+    for (driver, kind, options) in drivers() {
         let fs = match kind {
             None => None,
             Some(kind) => match LoopFs::or_skip(test, kind) {
@@ -106,6 +119,7 @@ impl Root {
         let home = self.path().join(self.driver);
         match self.driver {
             "vfs" => home.join("dir"),
+            "aufs" => home.join("diff"),
             "btrfs" => home.join("subvolumes"),
             twin::NAME => home.join("store"),
             _ => home,
@@ -114,7 +128,7 @@ impl Root {
 
     /// Whether hard links to files of the image stay together when one is written.
     pub(crate) fn keeps_links(&self) -> bool {
-        let copies_up = ["overlay2", "overlay", "fuse-overlayfs"].contains(&self.driver);
+        let copies_up = ["overlay2", "overlay", "fuse-overlayfs", "aufs"].contains(&self.driver);
         !copies_up || self.is_indexed()
     }
 
@@ -125,7 +139,7 @@ impl Root {
 
     /// Whether `docker inspect` shows where layers are.
     pub(crate) fn has_metadata(&self) -> bool {
-        !["vfs", "btrfs", twin::NAME].contains(&self.driver)
+        !["vfs", "btrfs", "aufs", twin::NAME].contains(&self.driver)
     }
 
     /// Whether layers are made before what they stand on is filled.
@@ -147,7 +161,7 @@ impl Root {
                 berth_sys::btrfs::set_read_only(top, false).unwrap();
                 path
             }
-            "vfs" => path,
+            "vfs" | "aufs" => path,
             "overlay" => path.join("root"),
             twin::NAME => path.join("data"),
             _ => path.join("diff"),

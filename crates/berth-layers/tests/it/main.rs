@@ -1,6 +1,8 @@
 //! The layer store over each driver.
 
 #[cfg(test)]
+mod aufs;
+#[cfg(test)]
 mod check;
 #[cfg(test)]
 mod container;

@@ -169,7 +169,7 @@ impl StorageDriver for FuseOverlayfs {
     }
 }
 
-fn on_path(program: &str) -> bool {
+pub(crate) fn on_path(program: &str) -> bool {
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&path).any(|dir| fs::metadata(dir.join(program)).is_ok())
 }

@@ -13,3 +13,4 @@ mod helpers;
 mod tests;
 
 pub use driver::FuseOverlayfs;
+pub(crate) use driver::on_path;

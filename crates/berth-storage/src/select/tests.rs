@@ -35,7 +35,7 @@ fn refused(root: &Path, name: &str, environment: &str, options: &[&str]) -> Stri
 }
 
 const PREREQUISITES: &str = "prerequisites for driver not satisfied (wrong filesystem?)";
-const NOT_BUILT: [&str; 2] = ["aufs", "zfs"];
+const NOT_BUILT: [&str; 1] = ["zfs"];
 
 fn not_built(name: &str) -> String {
     format!("storage driver {name} is not supported by this version of berth")

@@ -368,7 +368,7 @@ impl Upkeep for Stack {
 }
 
 /// The root of a container's layer belongs to whom the layer below belongs.
-fn take_owner(diff: &Path, below: &Path) -> Result<(), StorageError> {
+pub(crate) fn take_owner(diff: &Path, below: &Path) -> Result<(), StorageError> {
     let owner = |path: &Path| {
         let meta = fs::metadata(path).map_err(io_at("look at", path))?;
         Ok::<_, StorageError>((meta.uid(), meta.gid()))

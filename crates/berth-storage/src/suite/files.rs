@@ -24,7 +24,8 @@ pub(super) fn everything_that_a_file_can_be_reaches_the_layers_above(open: Open<
     {
         let plan = driver.prepare(&base, Access::Write).expect("a plan");
         let mounted = Mounted::new(plan).expect("mounts");
-        fill(mounted.root());
+        // aufs keeps some of the kernel's 255 bytes for its own names.
+        fill(mounted.root(), if driver.name() == "aufs" { 242 } else { 255 });
     }
     driver.commit(&base).expect("frozen");
     let expected = described(&*driver, &base);
@@ -42,10 +43,10 @@ pub(super) fn everything_that_a_file_can_be_reaches_the_layers_above(open: Open<
     assert_eq!(listed(&*driver).len(), 4);
 }
 
-fn fill(root: &Path) {
+fn fill(root: &Path, longest: usize) {
     let at = |name: &str| root.join(name);
     let mode = |name: &str, mode: u32| rustix::fs::chmod(at(name), mode.into()).expect("its mode");
-    for name in ["setuid", "capable", "owned", "linked", &"n".repeat(255)] {
+    for name in ["setuid", "capable", "owned", "linked", &"n".repeat(longest)] {
         let mut file = File::create(at(name)).expect("a new file");
         file.write_all(name.as_bytes()).expect("its content");
         // Not a whole second, and long ago.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use berth_types::LayerId;
 use testkit::LoopFs;
 
+use crate::aufs::Aufs;
 use crate::btrfs::Btrfs;
 use crate::fuse_overlayfs::FuseOverlayfs;
 use crate::overlay::Overlay;
@@ -40,6 +41,15 @@ const ALL: [&str; 3] = ["ext4", "xfs", "btrfs"];
 fn root_overlay2_keeps_the_contract_on_each_file_system() {
     let test = "root_overlay2_keeps_the_contract_on_each_file_system";
     run(test, &ALL, |home| Ok(Arc::new(Overlay2::open(home, &[])?)));
+}
+
+#[test]
+fn vm_aufs_keeps_the_contract_on_each_file_system() {
+    let test = "vm_aufs_keeps_the_contract_on_each_file_system";
+    if !testkit::in_vm(test) {
+        return;
+    }
+    run(test, &ALL[..2], |home| Ok(Arc::new(Aufs::open(home, &[])?)));
 }
 
 #[test]

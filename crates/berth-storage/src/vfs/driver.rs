@@ -8,9 +8,10 @@ use berth_fs::copy::{self, Xattrs};
 use berth_fs::root::Root;
 use berth_types::{LayerId, Owner};
 
-use super::layout::{DIR, Markers};
+use super::DIR;
 use crate::error::io_at;
 use crate::home::{Home, make_passage};
+use crate::markers::Markers;
 use crate::options::{key_value, parse_size};
 use crate::quota::{Quotas, SizeLimit};
 use crate::{

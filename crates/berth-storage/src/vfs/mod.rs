@@ -10,7 +10,6 @@
 //! keep all extended attributes.
 
 mod driver;
-mod layout;
 mod recover;
 #[cfg(test)]
 mod tests;
@@ -18,3 +17,5 @@ mod transfer;
 
 pub use driver::Vfs;
 pub(crate) use transfer::transfer;
+
+const DIR: &str = "dir";

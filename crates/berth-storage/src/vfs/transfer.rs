@@ -2,8 +2,9 @@
 
 use std::path::Path;
 
-use super::layout::{COMMITTED, DIR};
+use super::DIR;
 use crate::StorageError;
+use crate::markers::COMMITTED;
 use crate::transfer::Copied;
 
 pub(crate) fn transfer(copied: &mut Copied<'_, '_>) -> Result<u64, StorageError> {
