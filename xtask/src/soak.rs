@@ -67,7 +67,7 @@ pub(crate) fn run(args: &[String]) -> Result<()> {
         )?;
     }
     kill?;
-    if let Err(error) = crate::vm::prepare() {
+    if let Err(error) = crate::vm::prepare(None) {
         ui::line(&format!("skipped: what takes a virtual machine: {error:#}"));
         return Ok(());
     }

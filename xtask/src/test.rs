@@ -28,6 +28,8 @@ const FUZZ_SECONDS: &str = "10";
 
 struct Options {
     only: Option<String>,
+    /// The kernel of the tier `vm`, instead of Debian's.
+    kernel: Option<PathBuf>,
     allowed_skips: Option<PathBuf>,
 }
 
@@ -63,7 +65,7 @@ pub(crate) fn run(args: &[String]) -> Result<()> {
         run_fuzz(&mut total)?;
     }
     if wants("vm") {
-        run_vm(&of_vm, &mut total)?;
+        run_vm(&of_vm, options.kernel.as_deref(), &mut total)?;
     }
     if let Ok(text) = std::fs::read_to_string(&skip_log) {
         total.skipped.extend(text.lines().map(str::to_owned));
@@ -72,14 +74,22 @@ pub(crate) fn run(args: &[String]) -> Result<()> {
 }
 
 fn parse(args: &[String]) -> Result<Options> {
-    let mut options = Options { only: None, allowed_skips: None };
+    let mut options = Options { only: None, kernel: None, allowed_skips: None };
     let mut args = args.iter();
     while let Some(arg) = args.next() {
         let mut value = || args.next().cloned().with_context(|| format!("{arg} needs a value"));
         match arg.as_str() {
             "--only" => options.only = Some(value()?),
+            "--kernel" => {
+                let file = PathBuf::from(value()?);
+                let found = file.canonicalize();
+                options.kernel =
+                    Some(found.with_context(|| format!("cannot find {}", file.display()))?);
+            }
             "--allowed-skips" => options.allowed_skips = Some(value()?.into()),
-            other => bail!("test takes --only TIER and --allowed-skips FILE, not {other:?}"),
+            other => bail!(
+                "test takes --only TIER, --kernel FILE and --allowed-skips FILE, not {other:?}"
+            ),
         }
     }
     if let Some(only) = &options.only
@@ -260,8 +270,15 @@ fn run_conformance(wants: &dyn Fn(&str) -> bool, total: &mut Total) -> Result<()
 }
 
 /// The last tier: from here on Ctrl-C ends the machine, and then this program.
-fn run_vm(binaries: &[(Binary, Vec<String>)], total: &mut Total) -> Result<()> {
-    let ready = crate::vm::prepare()
+///
+/// On another kernel than Debian's only the tests run: what disks keep at power cuts is not a matter of
+/// the kernel's configuration.
+fn run_vm(
+    binaries: &[(Binary, Vec<String>)],
+    kernel: Option<&Path>,
+    total: &mut Total,
+) -> Result<()> {
+    let ready = crate::vm::prepare(kernel)
         .and_then(|()| host::ensure(host::VM_TEST))
         .and_then(|()| host::ensure(host::CUTS));
     if let Err(error) = ready {
@@ -270,7 +287,10 @@ fn run_vm(binaries: &[(Binary, Vec<String>)], total: &mut Total) -> Result<()> {
         return Ok(());
     }
     let conformance = build_conformance()?;
-    vm::run_tier(binaries, &conformance, vm::Cases::Usual, total)?;
+    vm::run_tier(binaries, &conformance, kernel, vm::Cases::Usual, total)?;
+    if kernel.is_some() {
+        return Ok(());
+    }
     run_cuts(&conformance, total)
 }
 
@@ -306,7 +326,7 @@ pub(crate) fn soak_vm() -> Result<()> {
     let tiers = in_tiers(binaries()?)?;
     let conformance = build_conformance()?;
     for (_, binaries) in tiers.iter().filter(|(tier, _)| *tier == "vm") {
-        vm::run_tier(binaries, &conformance, vm::Cases::All, &mut total)?;
+        vm::run_tier(binaries, &conformance, None, vm::Cases::All, &mut total)?;
     }
     total.finish(None)
 }

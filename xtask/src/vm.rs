@@ -2,7 +2,7 @@
 //!
 //! The machine's `/` is this machine's, read only, with whatever is written on top kept in its
 //! memory; so anything that was built here runs there, with no image to make. Its kernel is
-//! Debian's, whatever kernel runs here. `docs/design/0008-a-machine-for-tests.md` says why.
+//! Debian's, whatever kernel runs here, or one that is named. `docs/design/0008-a-machine-for-tests.md` says why.
 
 pub(crate) mod cuts;
 mod guest;
@@ -15,6 +15,8 @@ mod replay;
 mod rundir;
 mod setup;
 mod stuck;
+
+use std::path::Path;
 
 use anyhow::{Result, bail};
 
@@ -36,6 +38,7 @@ Runs COMMAND as root in a machine of its own and ends with its exit code.
   --limit SECONDS    end the machine after so long, with exit code 124 (default 600)
   --memory MIB       its memory (default 2048)
   --cgroup v1|v2     the control groups' version (default v2)
+  --kernel FILE      a kernel (bzImage) with everything built in, instead of Debian's
   --share DIR        a directory that the machine may write to, at the same path
   --env NAME=VALUE   something in the command's environment (repeatable)
   --console FILE     keep the kernel's messages there
@@ -70,15 +73,16 @@ pub(crate) fn run(args: &[String]) -> Result<()> {
         }
         other => bail!("there is no vm {other}\n{USAGE}"),
     };
-    prepare()?;
+    prepare(setup.kernel.as_deref())?;
     match start(&setup, &Interrupt::watch()?)? {
         0 => Ok(()),
         code => Err(Ended(code).into()),
     }
 }
 
-/// Installs and downloads what a machine needs; fails where that is impossible.
-pub(crate) fn prepare() -> Result<()> {
+/// Installs and downloads what a machine with this kernel, or with Debian's, needs; fails where that is
+/// impossible.
+pub(crate) fn prepare(kernel: Option<&Path>) -> Result<()> {
     if std::env::consts::ARCH != "x86_64" {
         bail!("a virtual machine needs an x86-64 machine");
     }
@@ -89,6 +93,9 @@ pub(crate) fn prepare() -> Result<()> {
         bail!("a virtual machine needs root: every file of this machine is shown to it");
     }
     host::ensure(host::VM)?;
+    if kernel.is_some() {
+        return Ok(());
+    }
     let cache = kernel::cache()?;
     let _lock = kernel::lock(&cache)?;
     kernel::Kernel::ensure(&cache).map(|_| ())

@@ -34,10 +34,11 @@ pub(super) enum Cases {
     All,
 }
 
-/// Runs these tests and `conformance vm` in a machine.
+/// Runs these tests and `conformance vm` in a machine, with this kernel if one is given.
 pub(super) fn run_tier(
     binaries: &[(Binary, Vec<String>)],
     conformance: &Path,
+    kernel: Option<&Path>,
     cases: Cases,
     total: &mut Total,
 ) -> Result<()> {
@@ -46,7 +47,7 @@ pub(super) fn run_tier(
     let dir = run::target().join(format!("vm-tier-{}", std::process::id()));
     std::fs::create_dir_all(&dir)?;
     // A machine that hangs or breaks has counted what it came to.
-    let done = boot(&dir, binaries, conformance, cases);
+    let done = boot(&dir, binaries, conformance, kernel, cases);
     let counts = std::fs::read(dir.join(COUNTS)).unwrap_or_default();
     if let Ok(counts) = serde_json::from_slice(&counts) {
         take_counts(&counts, total);
@@ -66,6 +67,7 @@ fn boot(
     dir: &Path,
     binaries: &[(Binary, Vec<String>)],
     conformance: &Path,
+    kernel: Option<&Path>,
     cases: Cases,
 ) -> Result<()> {
     run::write(&dir.join(PLAN), plan(binaries, conformance).to_string().as_bytes())?;
@@ -80,6 +82,7 @@ fn boot(
         disks: (0..DISKS).map(|_| Disk::Empty { bytes: DISK_BYTES }).collect(),
         limit,
         env,
+        kernel: kernel.map(Path::to_owned),
         share: Some(dir.to_owned()),
         console: Some(run::target().join("vm-console.log")),
         ..Setup::new()?

@@ -35,7 +35,7 @@ struct Options {
 
 pub(super) fn run(args: &[String]) -> Result<()> {
     let options = Options::parse(args)?;
-    prepare()?;
+    prepare(None)?;
     host::ensure(host::VM_TEST)?;
     host::ensure(host::CUTS)?;
     ui::step("building the release binaries");

@@ -10,8 +10,10 @@ $b mount -t virtiofs -o ro root /lower
 $b mount -t tmpfs -o mode=755 written /rw
 $b mkdir /rw/upper /rw/work
 $b mount -t overlay -o lowerdir=/lower,upperdir=/rw/upper,workdir=/rw/work root /root
-$b mkdir -p /root/lib/modules
-$b mount -o bind "/lower$($b cat /modules-of)" /root/lib/modules
+if [ -e /modules-of ]; then
+    $b mkdir -p /root/lib/modules
+    $b mount -o bind "/lower$($b cat /modules-of)" /root/lib/modules
+fi
 $b cp /berth-vm.json /root/
 for dir in dev proc sys; do $b mount -o move "/$dir" "/root/$dir"; done
 exec $b switch_root /root "$($b cat /program)" vm init

@@ -28,7 +28,9 @@ pub(super) fn build(kernel: &Kernel, program: &Path, job: &str) -> Result<Vec<u8
     archive.add("init", PROGRAM, INIT);
     archive.add(JOB, FILE, job.as_bytes());
     archive.add("program", FILE, program.display().to_string().as_bytes());
-    archive.add("modules-of", FILE, kernel.modules.display().to_string().as_bytes());
+    if let Some(modules) = &kernel.modules {
+        archive.add("modules-of", FILE, modules.display().to_string().as_bytes());
+    }
     let mut order = String::new();
     for module in kernel.in_order(MODULES)? {
         let name = module.file_name().context("a module has a name")?.to_string_lossy();

@@ -28,8 +28,9 @@ const NEW: &str = ".new-";
 #[derive(Debug)]
 pub(super) struct Kernel {
     pub(super) image: PathBuf,
-    /// The directory that holds a directory for the kernel's release.
-    pub(super) modules: PathBuf,
+    /// The directory that holds a directory for the kernel's release; `None` where everything is built
+    /// in.
+    pub(super) modules: Option<PathBuf>,
     release: String,
 }
 
@@ -82,17 +83,24 @@ impl Kernel {
         Self::at(&cache.join(package.key())).context("the kernel's package is broken")
     }
 
+    /// One that somebody else built, with everything that a machine needs in it.
+    pub(super) fn given(image: &Path) -> Self {
+        Self { image: image.to_owned(), modules: None, release: String::new() }
+    }
+
     fn at(dir: &Path) -> Option<Self> {
         let name = dir.file_name()?.to_str()?;
         let release = name.split_once('_')?.0.to_owned();
         let image = dir.join("boot").join(format!("vmlinuz-{release}"));
-        image.is_file().then(|| Self { image, modules: dir.join("lib/modules"), release })
+        let modules = Some(dir.join("lib/modules"));
+        image.is_file().then_some(Self { image, modules, release })
     }
 
     /// The files of these modules and of those that they depend on, in an order in which they can
     /// be loaded. What is built into the kernel is not among them.
     pub(super) fn in_order(&self, names: &[&str]) -> Result<Vec<PathBuf>> {
-        let dir = self.modules.join(&self.release);
+        let Some(modules) = &self.modules else { return Ok(Vec::new()) };
+        let dir = modules.join(&self.release);
         let list = dir.join("modules.dep");
         let text = std::fs::read_to_string(&list)
             .with_context(|| format!("cannot read {}", list.display()))?;

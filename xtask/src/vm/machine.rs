@@ -56,7 +56,10 @@ struct NotUp(String);
 fn run_once(setup: &Setup, interrupt: &Interrupt) -> Result<Result<u8, NotUp>> {
     let cache = kernel::cache()?;
     let lock = kernel::lock(&cache)?;
-    let kernel = Kernel::ensure(&cache)?;
+    let kernel = match &setup.kernel {
+        Some(image) => Kernel::given(image),
+        None => Kernel::ensure(&cache)?,
+    };
     let dir = RunDir::create(&cache)?;
     drop(lock);
     let disks = qemu::disks(setup, dir.path())?;

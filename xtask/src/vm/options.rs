@@ -40,6 +40,7 @@ fn flags(args: &[String]) -> Result<Setup> {
             "--limit" => setup.limit = Duration::from_secs(value.parse().context("--limit")?),
             "--memory" => setup.memory_mib = value.parse().context("--memory")?,
             "--cgroup" => setup.cgroup = cgroup(value)?,
+            "--kernel" => setup.kernel = Some(absolute(value)?),
             "--share" => setup.share = Some(absolute(value)?),
             "--console" => setup.console = Some(PathBuf::from(value)),
             "--env" => {
@@ -111,12 +112,23 @@ mod tests {
     #[test]
     fn the_command_stands_behind_two_dashes() {
         let words = |text: &str| text.split(' ').map(str::to_owned).collect::<Vec<_>>();
-        let setup = parse(&words("--limit 5 --env A=b=c --disk 1G -- sh -c x --limit")).unwrap();
+        let setup = parse(&words(
+            "--limit 5 --kernel /bin/../bin --env A=b=c --disk 1G -- sh -c x --limit",
+        ))
+        .unwrap();
         assert_eq!(setup.limit, Duration::from_secs(5));
         assert_eq!(setup.command, words("sh -c x --limit"));
+        assert_eq!(setup.kernel, Some(Path::new("/bin").canonicalize().unwrap()));
         assert_eq!(setup.env, [("A".to_owned(), "b=c".to_owned())]);
         assert_eq!(setup.disks, [Disk::Empty { bytes: 1 << 30 }]);
-        for wrong in ["--limit 5", "--limit", "--", "--cgroup v3 -- true", "--record 9 -- true"] {
+        for wrong in [
+            "--limit 5",
+            "--limit",
+            "--",
+            "--cgroup v3 -- true",
+            "--kernel /no/such -- true",
+            "--record 9 -- true",
+        ] {
             assert!(parse(&words(wrong)).is_err(), "{wrong}");
         }
     }

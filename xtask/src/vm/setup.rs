@@ -15,6 +15,8 @@ pub(crate) struct Setup {
     pub(crate) disks: Vec<Disk>,
     pub(crate) memory_mib: u32,
     pub(crate) cgroup: Cgroup,
+    /// A kernel with everything built in, instead of Debian's.
+    pub(crate) kernel: Option<PathBuf>,
     /// From the start of the machine.
     pub(crate) limit: Duration,
     /// Writable in the machine, at the same path.
@@ -63,6 +65,7 @@ impl Setup {
             disks: Vec::new(),
             memory_mib: 2048,
             cgroup: Cgroup::V2,
+            kernel: None,
             limit: Duration::from_mins(10),
             share: None,
             console: None,
