@@ -114,6 +114,7 @@ const EXPERIMENTAL: &str = "experimental";
 const PASSES: &[Pass] = &[
     Pass { driver: None,                   kind: Kind::Plain,        file_system: None,          programs: &[] },
     Pass { driver: Some("vfs"),            kind: Kind::Plain,        file_system: None,          programs: &[] },
+    Pass { driver: Some("aufs"),           kind: Kind::Plain,        file_system: Some("ext4"),  programs: &[("mkfs.ext4", "needs mkfs.ext4 (Debian: e2fsprogs)")] },
     Pass { driver: Some("overlay"),        kind: Kind::Plain,        file_system: Some("ext4"),  programs: &[("mkfs.ext4", "needs mkfs.ext4 (Debian: e2fsprogs)")] },
     Pass { driver: Some("btrfs"),          kind: Kind::Plain,        file_system: Some("btrfs"), programs: &[("mkfs.btrfs", "needs mkfs.btrfs (Debian: btrfs-progs)")] },
     Pass { driver: Some("fuse-overlayfs"), kind: Kind::Plain,        file_system: None,          programs: &[("fuse-overlayfs", "needs fuse-overlayfs (Debian: fuse-overlayfs)")] },
@@ -128,6 +129,13 @@ impl Pass {
             Kind::Remapping => case.userns || (case.core && !case.host_users),
             Kind::Experimental => case.experimental,
         }
+    }
+
+    /// What this machine lacks for it.
+    fn lacks(&self) -> Option<&'static str> {
+        let missing = self.programs.iter().find(|(program, _)| !on_path(program));
+        let kernel = self.driver == Some("aufs") && !crate::needs::has_aufs();
+        missing.map(|(_, need)| *need).or(kernel.then_some("needs a kernel with aufs"))
     }
 }
 
@@ -211,7 +219,7 @@ fn compare_all(options: &Options, cases: &[&case::Case], goldens: &Goldens) -> R
         if core.is_empty() || unasked || !options.wants_driver(driver) {
             continue;
         }
-        if let Some((_, need)) = pass.programs.iter().find(|(program, _)| !on_path(program)) {
+        if let Some(need) = pass.lacks() {
             ui::line(&format!("skipped {prefix}: {need}"));
             continue;
         }

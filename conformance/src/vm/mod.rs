@@ -4,9 +4,11 @@
 //! One daemon on a scratch disk serves all cases. Each looks at the kernel's own files, or at what
 //! a container could and could not do, never only at what berth says.
 
+mod aufs;
 mod cgroups;
 mod devicemapper;
 mod engine;
+mod layers;
 
 use anyhow::{Context as _, Result, bail};
 
@@ -40,6 +42,16 @@ pub(crate) fn run(words: &[String]) -> Result<()> {
     let cases: Vec<_> = devicemapper::CASES.iter().filter(|(name, _)| wanted(name)).collect();
     if !cases.is_empty() {
         failed += pass(devicemapper::FLAGS, |engine, report| {
+            for (name, case) in cases {
+                report(name, case(engine));
+            }
+        })?;
+    }
+    let cases: Vec<_> = aufs::CASES.iter().filter(|(name, _)| wanted(name)).collect();
+    if !cases.is_empty() && !crate::needs::has_aufs() {
+        ui::line("skipped vm aufs: a kernel with aufs (--kernel)");
+    } else if !cases.is_empty() {
+        failed += pass(aufs::FLAGS, |engine, report| {
             for (name, case) in cases {
                 report(name, case(engine));
             }
