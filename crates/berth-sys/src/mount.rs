@@ -14,7 +14,7 @@ use std::process::Stdio;
 use rustix::fs::MemfdFlags;
 use rustix::mount::{MountFlags, MountPropagationFlags, UnmountFlags};
 
-pub use aufs::{APPEND, AUPLINK, FS_TYPE as AUFS, before_unmount};
+pub use aufs::{APPEND, AUPLINK, FS_TYPE as AUFS, XINO_MORE, before_unmount};
 pub use mapped::bind_mapped;
 
 /// One mount to make.

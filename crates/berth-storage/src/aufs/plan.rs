@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use berth_sys::mount::{APPEND, AUFS};
+use berth_sys::mount::{APPEND, AUFS, XINO_MORE};
 use berth_types::LayerId;
 
 use super::layout::DIFF;
@@ -42,7 +42,8 @@ impl Mounts {
             .to_str()
             .filter(|text| text.len() <= LONGEST && !text.contains([':', ',', '=', '\\']));
         let prefix = plain.map_or_else(String::new, |diff| format!("{diff}/"));
-        let mut fixed = vec!["dio".to_owned(), self.xino_of(id)];
+        let mut fixed =
+            vec!["dio".to_owned(), format!("xino={}/aufs.xino", self.abilities.xino.display())];
         if !self.abilities.links {
             // Else two names would be one file until the mount ends, and two files from then on.
             fixed.push("noplink".to_owned());
@@ -50,7 +51,8 @@ impl Mounts {
         if self.abilities.dirperm1 {
             fixed.push("dirperm1".to_owned());
         }
-        let room = fixed.iter().fold(self.page_size, |room, option| room - 1 - option.len());
+        let room = self.page_size - XINO_MORE;
+        let room = fixed.iter().fold(room, |room, option| room - 1 - option.len());
         let mut branches = format!("br:{prefix}{id}={}", if is_written { "rw" } else { "ro+wh" });
         let mut more = Vec::new();
         for lower in lowers {
@@ -77,13 +79,6 @@ impl Mounts {
             options,
         }
     }
-
-    /// By layer: two mounts that begin at the same time must not meet at one name.
-    fn xino_of(&self, id: &LayerId) -> String {
-        let init = if id.is_init() { "-init" } else { "" };
-        let name = format!("aufs-{}{init}.xino", &id.as_str()[..12]);
-        format!("xino={}", self.abilities.xino.join(name).display())
-    }
 }
 
 #[cfg(test)]
@@ -109,7 +104,7 @@ mod tests {
     #[test]
     fn the_text_of_a_mount_is_dockers() {
         let (a, b, c) = ("a".repeat(64), "b".repeat(64), "c".repeat(64));
-        let xino = "xino=/dev/shm/aufs-aaaaaaaaaaaa.xino";
+        let xino = "xino=/dev/shm/aufs.xino";
         let init = id('a').init();
         let lowers = [id('b'), id('c')];
         #[rustfmt::skip]
@@ -121,7 +116,7 @@ mod tests {
             (id('a'), &lowers[..1], false, true,
                 vec![format!("br:/h/diff/{a}=ro+wh:/h/diff/{b}=ro+wh"), "dio".into(), xino.into(), "dirperm1".into(), "ro".into()]),
             (init,    &lowers[..1], true,  false,
-                vec![format!("br:/h/diff/{a}-init=rw:/h/diff/{b}=ro+wh"), "dio".into(), xino.replace(".xino", "-init.xino"), "noplink".into()]),
+                vec![format!("br:/h/diff/{a}-init=rw:/h/diff/{b}=ro+wh"), "dio".into(), xino.into(), "noplink".into()]),
         ];
         for (id, lowers, is_written, dirperm1, options) in table {
             let plan = mounts("/h", dirperm1).plan(&id, lowers, is_written, target());
@@ -153,8 +148,11 @@ mod tests {
         let plan = mounts("/var/lib/berth/aufs", true).plan(&id('a'), &lowers, false, target());
         let data = |options: &[String]| berth_sys::mount::data_len(options);
         let at = plan.options.iter().position(|option| option.starts_with("append:")).unwrap();
-        assert!(data(&plan.options[..at]) < 4096);
-        assert!(data(&plan.options[..=at]) - "append:".len() >= 4096, "the page is full");
+        assert!(data(&plan.options[..at]) + XINO_MORE < 4096);
+        assert!(
+            data(&plan.options[..=at]) + XINO_MORE - "append:".len() >= 4096,
+            "the page is full"
+        );
         let named: Vec<String> = plan
             .options
             .iter()

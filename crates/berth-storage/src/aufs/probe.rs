@@ -5,7 +5,6 @@ use std::process::{Command, Stdio};
 
 use berth_sys::fsinfo;
 use berth_sys::mount::{AUFS, AUPLINK, MountRequest, mount};
-use berth_types::HexId;
 
 use crate::StorageError;
 use crate::error::io_at;
@@ -86,7 +85,7 @@ fn has_dirperm1(dir: &Path, xino: &Path) -> Result<bool, StorageError> {
     for name in ["own", "below", "union"] {
         new_dir(&probe.path().join(name), 0o755)?;
     }
-    let xino = format!("xino={}/aufs-probe-{}.xino", xino.display(), HexId::random().short());
+    let xino = format!("xino={}/aufs.xino", xino.display());
     let tried = |last: &str| {
         let options = ["br:own=rw:below=ro+wh", "dio", &*xino, last].map(str::to_owned);
         mount(&MountRequest {

@@ -78,11 +78,11 @@ fn layers_are_laid_out_as_dockers() {
     assert_eq!((plan.mounts.len(), plan.teardown.len()), (0, 0));
     let plan = driver.prepare(&container, Access::Write).unwrap();
     assert_eq!(plan.root, home.join("mnt").join(container.as_str()));
-    let (h, short) = (home.display(), &container.as_str()[..12]);
+    let h = home.display();
     let expected = [
         format!("br:{h}/diff/{container}=rw:{h}/diff/{top}=ro+wh:{h}/diff/{base}=ro+wh"),
         "dio".to_owned(),
-        format!("xino=/dev/shm/aufs-{short}.xino"),
+        "xino=/dev/shm/aufs.xino".to_owned(),
         "dirperm1".to_owned(),
     ];
     assert_eq!(plan.mounts[0].options, expected);
@@ -301,7 +301,10 @@ fn vm_aufs_marks_what_is_deleted_by_files() {
         assert_eq!(shm, 0, "the file of inode numbers has no name");
     }
     let own = driver.diff_dir(&top);
-    let marks = [".wh..wh.aufs", ".wh..wh.orph", ".wh..wh.plnk", ".wh.g", "d", "kept"];
+    let mut marks = vec![".wh..wh.aufs", ".wh..wh.orph", ".wh..wh.plnk", ".wh.g", "d", "kept"];
+    if !testkit::has_program("auplink") {
+        marks.remove(2);
+    }
     assert_eq!(names(&own), marks);
     assert_eq!(names(&own.join("d")), [".wh..wh..opq", "n"]);
     assert_eq!(names(&own.join("kept")), [".wh.y"]);

@@ -4,15 +4,19 @@ use std::ffi::CString;
 use std::io;
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::sync::atomic::{AtomicU64, Ordering};
 
-use rustix::io::Errno;
 use rustix::mount::UnmountFlags;
 
 use super::{MountRequest, parse};
 
 /// The option of aufs that adds a branch below the others, to a mount that is there.
 pub const APPEND: &str = "append:";
+/// The option that says where aufs has its file of inode numbers; each mount adds to the name what
+/// makes it its own.
+const XINO: &str = "xino=";
+/// The longest that is added.
+pub const XINO_MORE: usize = ".4194304-18446744073709551615".len();
 /// The program that ties hard links before a mount ends.
 pub const AUPLINK: &str = "auplink";
 /// The file system's type.
@@ -22,19 +26,17 @@ pub const FS_TYPE: &str = "aufs";
 /// at a time as a page holds.
 pub(super) fn mount(request: &MountRequest<'_>) -> io::Result<()> {
     let is_more = |option: &&String| option.starts_with(APPEND);
-    let first: Vec<String> =
-        request.options.iter().filter(|option| !is_more(option)).cloned().collect();
+    let first = request.options.iter().filter(|option| !is_more(option));
+    let first: Vec<String> = first.map(|option| with_own_xino(option)).collect();
     let parsed = parse(request.fs_type, &first);
     let data = CString::new(parsed.data)?;
-    mount_first(|| {
-        rustix::mount::mount(
-            request.source,
-            request.target,
-            request.fs_type,
-            parsed.flags,
-            Some(data.as_c_str()),
-        )
-    })?;
+    rustix::mount::mount(
+        request.source,
+        request.target,
+        request.fs_type,
+        parsed.flags,
+        Some(data.as_c_str()),
+    )?;
     let more: Vec<&str> = request.options.iter().filter(is_more).map(String::as_str).collect();
     for data in groups(&more, rustix::param::page_size()) {
         let added = CString::new(data).map_err(io::Error::from).and_then(|data| {
@@ -49,19 +51,15 @@ pub(super) fn mount(request: &MountRequest<'_>) -> io::Result<()> {
     Ok(())
 }
 
-/// aufs makes its file of inode numbers and removes the name at once; a mount that meets the name of
-/// another tries again.
-fn mount_first(mount: impl Fn() -> Result<(), Errno>) -> io::Result<()> {
-    let mut tries = 0;
-    loop {
-        match mount() {
-            Err(Errno::EXIST) if tries < 100 => {
-                tries += 1;
-                std::thread::sleep(Duration::from_millis(10));
-            }
-            other => return Ok(other?),
-        }
+/// Gives the file of inode numbers a name that no other mount has. aufs makes the file and removes its
+/// name at once, and a mount that meets the name of another fails.
+fn with_own_xino(option: &str) -> String {
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    if !option.starts_with(XINO) {
+        return option.to_owned();
     }
+    let number = NEXT.fetch_add(1, Ordering::Relaxed);
+    format!("{option}.{}-{number}", std::process::id())
 }
 
 /// Options put together so that each text with its end fits into a page.
@@ -126,16 +124,11 @@ mod tests {
     }
 
     #[test]
-    fn a_name_that_is_taken_is_tried_again_and_other_errors_are_not() {
-        let results = std::cell::RefCell::new(vec![
-            Ok(()),
-            Err(Errno::EXIST),
-            Err(Errno::INVAL),
-            Err(Errno::EXIST),
-        ]);
-        let next = || results.borrow_mut().pop().unwrap();
-        let error = mount_first(next).unwrap_err();
-        assert_eq!(Errno::from_io_error(&error), Some(Errno::INVAL));
-        mount_first(next).unwrap();
+    fn no_two_mounts_have_one_file_of_inode_numbers() {
+        assert_eq!(with_own_xino("dio"), "dio");
+        let [one, two] = [(); 2].map(|()| with_own_xino("xino=/dev/shm/aufs.xino"));
+        assert!(one.starts_with("xino=/dev/shm/aufs.xino."), "{one}");
+        assert_ne!(one, two);
+        assert!(one.len() <= "xino=/dev/shm/aufs.xino".len() + XINO_MORE);
     }
 }
