@@ -15,6 +15,7 @@ mod replay;
 mod rundir;
 mod setup;
 mod stuck;
+mod zfs;
 
 use std::path::Path;
 
@@ -29,6 +30,7 @@ const USAGE: &str = "\
 Usage: cargo xtask vm run [OPTIONS] -- COMMAND...
        cargo xtask vm shell [OPTIONS]
        cargo xtask vm replay LOG [--point N --seed N --image FILE]
+       cargo xtask vm zfs
        cargo xtask vm cuts [--points N] [--seed N] [--lab DRIVER/FS] [--without SYNC]
 
 Runs COMMAND as root in a machine of its own and ends with its exit code.
@@ -42,6 +44,8 @@ Runs COMMAND as root in a machine of its own and ends with its exit code.
   --share DIR        a directory that the machine may write to, at the same path
   --env NAME=VALUE   something in the command's environment (repeatable)
   --console FILE     keep the kernel's messages there
+
+zfs builds the modules of ZFS for the machine's kernel, once: tests of the zfs driver need them.
 
 replay says what is in LOG, or makes of FILE, which is as long as the disk, what the disk may hold
 if the power is cut after N entries: all that was flushed, and a random half of the rest.
@@ -62,6 +66,7 @@ pub(crate) fn run(args: &[String]) -> Result<()> {
         "run" => options::parse(rest)?,
         "shell" => options::shell(rest)?,
         "cuts" => return cuts::run(rest),
+        "zfs" => return zfs::run(),
         // Process 1 of the machine.
         "init" => return guest::init(),
         "replay" => return replay::run(rest),

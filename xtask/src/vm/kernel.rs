@@ -5,7 +5,7 @@
 //! ├── lock                            held while anything here is made or removed
 //! ├── <release>_<package version>/
 //! │   ├── boot/vmlinuz-<release>
-//! │   └── lib/modules/<release>/      with depmod's lists
+//! │   └── lib/modules/<release>/      with depmod's lists; `extra/` as `vm zfs` made it
 //! ├── .new-<pid>/                     being unpacked
 //! └── run-<pid>/                      a machine that runs
 //! ```
@@ -86,6 +86,11 @@ impl Kernel {
     /// One that somebody else built, with everything that a machine needs in it.
     pub(super) fn given(image: &Path) -> Self {
         Self { image: image.to_owned(), modules: None, release: String::new() }
+    }
+
+    /// As `uname -r` says it.
+    pub(super) fn release(&self) -> &str {
+        &self.release
     }
 
     fn at(dir: &Path) -> Option<Self> {
