@@ -19,6 +19,7 @@ mod options;
 pub mod overlay;
 pub mod overlay2;
 mod overlayfs;
+mod programs;
 mod quota;
 pub mod select;
 mod stack;

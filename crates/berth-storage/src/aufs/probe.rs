@@ -8,7 +8,7 @@ use berth_sys::mount::{AUFS, AUPLINK, MountRequest, mount};
 
 use crate::StorageError;
 use crate::error::io_at;
-use crate::fuse_overlayfs::on_path;
+use crate::programs::on_path;
 use crate::home::{ProbeDir, new_dir};
 
 /// File systems that aufs does not work over.

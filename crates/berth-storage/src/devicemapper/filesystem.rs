@@ -10,10 +10,10 @@ use berth_sys::mount::{MountRequest, Unmount, mount, unmount};
 use berth_sys::mountns::within_private;
 
 use super::error::DevicemapperError;
-use super::mapper::load_module;
 use super::options::{Fs, Options};
 use crate::StorageError;
 use crate::error::io_at;
+use crate::programs::load_module;
 
 /// Where in a device's file system its layer is.
 pub(super) const ROOT: &str = "rootfs";

@@ -9,6 +9,7 @@ use berth_sys::dm::{self, Control, Info, Line, Removal, Suspension, Version};
 use super::error::DevicemapperError;
 use crate::StorageError;
 use crate::error::io_at;
+use crate::programs::load_module;
 
 /// How often, and at which distance, a device that is in use is tried again.
 const TRIES: u32 = 200;
@@ -190,13 +191,5 @@ fn fine_if_gone(done: io::Result<()>) -> io::Result<()> {
     match done {
         Err(error) if dm::is_gone(&error) => Ok(()),
         other => other,
-    }
-}
-
-/// Whether it is there is seen by what is asked of it next; it may be built in.
-pub(super) fn load_module(name: &str) {
-    let done = std::process::Command::new("modprobe").arg("-q").arg(name).status();
-    if !done.as_ref().is_ok_and(std::process::ExitStatus::success) {
-        tracing::debug!(?done, name, "modprobe");
     }
 }

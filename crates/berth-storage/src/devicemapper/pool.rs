@@ -10,12 +10,13 @@ use berth_sys::dm::{self, Line};
 use berth_sys::loopdev::LoopDevice;
 
 use super::error::DevicemapperError;
-use super::mapper::{Mapper, load_module};
+use super::mapper::Mapper;
 use super::options::{Options, WhenFull};
 use super::watch::Below;
 use crate::StorageError;
 use crate::error::io_at;
 use crate::home::make_dir;
+use crate::programs::load_module;
 
 const SECTOR: u64 = 512;
 /// Of the pool's own metadata, whatever the size of its blocks.

@@ -12,6 +12,7 @@ use super::helpers::end_strays;
 use crate::error::io_at;
 use crate::home::{ProbeDir, new_dir};
 use crate::options::key_value;
+use crate::programs::on_path;
 use crate::stack::{Lower, Stack, View};
 use crate::{
     Access, CreateOptions, LayerState, MountPlan, Mounted, NativeDiff, Prepared, StorageDriver,
@@ -167,11 +168,6 @@ impl StorageDriver for FuseOverlayfs {
     fn upkeep(&self) -> Option<&dyn Upkeep> {
         Some(&self.stack)
     }
-}
-
-pub(crate) fn on_path(program: &str) -> bool {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    std::env::split_paths(&path).any(|dir| fs::metadata(dir.join(program)).is_ok())
 }
 
 /// Tries the helper in `dir`: a mount that shows both layers and takes a whiteout, over a file

@@ -13,4 +13,3 @@ mod helpers;
 mod tests;
 
 pub use driver::FuseOverlayfs;
-pub(crate) use driver::on_path;

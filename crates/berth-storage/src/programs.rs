@@ -1,0 +1,16 @@
+//! Other programs that drivers need.
+
+/// Whether a program of this name is on the path.
+pub(crate) fn on_path(program: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path).any(|dir| dir.join(program).metadata().is_ok())
+}
+
+/// Has the kernel load a module. Whether it is there is seen by what is asked of it next; it may be
+/// built in.
+pub(crate) fn load_module(name: &str) {
+    let done = std::process::Command::new("modprobe").arg("-q").arg(name).status();
+    if !done.as_ref().is_ok_and(std::process::ExitStatus::success) {
+        tracing::debug!(?done, name, "modprobe");
+    }
+}
