@@ -116,7 +116,7 @@ impl Ingest {
             self.create(new)?;
         }
         let driver = &self.store.driver;
-        let (path, marks, _mounted) = if let Some(native) = driver.native() {
+        let (path, marks, mounted) = if let Some(native) = driver.native() {
             (native.diff_dir(&new.layer), Some(native.marks()), None)
         } else {
             let mounted = Mounted::new(driver.prepare(&new.layer, Access::Write)?)?;
@@ -128,6 +128,11 @@ impl Ingest {
         {
             let (expected, got) = (expected.clone(), unpacked.diff);
             return Err(LayerError::DiffId { slot, expected, got });
+        }
+        drop(mounted);
+        if !self.concurrent() {
+            // What is above it is made of it from here on.
+            driver.commit(&new.layer)?;
         }
         self.applied()[slot] = Some(unpacked.clone());
         Ok(unpacked)
