@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use berth_types::{Classify, ErrorKind, LayerId};
 
 use crate::devicemapper::DevicemapperError;
+use crate::zfs::ZfsError;
 
 /// Why a storage call failed. Texts that Docker has are Docker's.
 #[expect(missing_docs, reason = "the messages name the fields")]
@@ -24,8 +25,6 @@ pub enum StorageError {
         d_type_advice(.backing)
     )]
     DType { driver: &'static str, backing: &'static str },
-    #[error("storage driver {name} is not supported by this version of berth")]
-    NotBuilt { name: &'static str },
     #[error(
         "{} contains several valid graphdrivers: {}; Please cleanup or explicitly choose storage \
          driver (-s <DRIVER>)",
@@ -69,6 +68,8 @@ pub enum StorageError {
     Option(String),
     #[error(transparent)]
     Devicemapper(#[from] DevicemapperError),
+    #[error(transparent)]
+    Zfs(#[from] ZfsError),
     #[error("cannot {action} {}", .path.display())]
     Io { action: &'static str, path: PathBuf, source: io::Error },
 }
@@ -89,11 +90,11 @@ impl Classify for StorageError {
             Self::Option(_) | Self::NotBtrfs { .. } => ErrorKind::InvalidParameter,
             Self::UnknownLayer { .. } => ErrorKind::NotFound,
             Self::LayerExists { .. } | Self::ReadOnly { .. } => ErrorKind::Conflict,
-            Self::NotBuilt { .. }
-            | Self::MountLabel
-            | Self::CannotCopy { .. }
-            | Self::Indexed { .. } => ErrorKind::NotImplemented,
+            Self::MountLabel | Self::CannotCopy { .. } | Self::Indexed { .. } => {
+                ErrorKind::NotImplemented
+            }
             Self::Devicemapper(error) => error.kind(),
+            Self::Zfs(error) => error.kind(),
             Self::NotSupported
             | Self::Prerequisites
             | Self::BackingFs

@@ -30,6 +30,7 @@ pub mod transfer;
 #[cfg(any(test, feature = "testing"))]
 pub mod twin;
 pub mod vfs;
+pub mod zfs;
 
 pub use driver::{
     Access, CreateOptions, LayerState, MountPlan, NativeDiff, Prepared, StorageDriver, Teardown,

@@ -1,4 +1,4 @@
-//! Which driver a data root uses: the order of Docker 20.10 among what is built here.
+//! Which driver a data root uses: the order of Docker 20.10.
 
 use std::fs;
 use std::io;
@@ -15,6 +15,7 @@ use crate::fuse_overlayfs::FuseOverlayfs;
 use crate::overlay::Overlay;
 use crate::overlay2::Overlay2;
 use crate::vfs::Vfs;
+use crate::zfs::Zfs;
 use crate::{StorageDriver, StorageError};
 
 /// What decides the choice.
@@ -70,26 +71,24 @@ impl Classify for SelectError {
     }
 }
 
-/// Every driver that Docker has, in the order of 20.10's automatic choice, and how those that
-/// are built here are opened.
+/// Every driver that Docker has, in the order of 20.10's automatic choice, and how it is opened.
 #[rustfmt::skip]
 const DRIVERS: &[Known] = &[
-    Known { name: "btrfs",          chosen: Chosen::Freely, open: Some(open_btrfs) },
-    Known { name: "zfs",            chosen: Chosen::Freely, open: None },
-    Known { name: "overlay2",       chosen: Chosen::Freely, open: Some(open_overlay2) },
-    Known { name: "fuse-overlayfs", chosen: Chosen::Freely, open: Some(open_fuse_overlayfs) },
-    Known { name: "aufs",           chosen: Chosen::ByName, open: Some(open_aufs) },
-    Known { name: "overlay",        chosen: Chosen::ByName, open: Some(open_overlay) },
-    Known { name: "devicemapper",   chosen: Chosen::ByName, open: Some(open_devicemapper) },
-    Known { name: "vfs",            chosen: Chosen::Freely, open: Some(open_vfs) },
+    Known { name: "btrfs",          chosen: Chosen::Freely, open: open_btrfs },
+    Known { name: "zfs",            chosen: Chosen::Freely, open: open_zfs },
+    Known { name: "overlay2",       chosen: Chosen::Freely, open: open_overlay2 },
+    Known { name: "fuse-overlayfs", chosen: Chosen::Freely, open: open_fuse_overlayfs },
+    Known { name: "aufs",           chosen: Chosen::ByName, open: open_aufs },
+    Known { name: "overlay",        chosen: Chosen::ByName, open: open_overlay },
+    Known { name: "devicemapper",   chosen: Chosen::ByName, open: open_devicemapper },
+    Known { name: "vfs",            chosen: Chosen::Freely, open: open_vfs },
 ];
 
 /// A row of the table.
 struct Known {
     name: &'static str,
     chosen: Chosen,
-    /// `None` for what is not built here.
-    open: Option<Opener>,
+    open: Opener,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -179,8 +178,7 @@ fn choose(selection: &Selection<'_>) -> Result<Arc<dyn StorageDriver>, StorageEr
 }
 
 fn first_that_works(selection: &Selection<'_>) -> Result<Arc<dyn StorageDriver>, StorageError> {
-    for Known { name, chosen, open } in DRIVERS {
-        let Some(open) = open.filter(|_| *chosen == Chosen::Freely) else { continue };
+    for Known { name, open, .. } in DRIVERS.iter().filter(|known| known.chosen == Chosen::Freely) {
         match open(&selection.root.join(name), selection) {
             Err(error) if error.is_not_supported() => {
                 tracing::debug!("[graphdriver] storage driver {name} does not work here: {error}");
@@ -202,10 +200,7 @@ fn open_named(
     let Some(known) = DRIVERS.iter().find(|known| known.name == name) else {
         return Err(StorageError::NotSupported);
     };
-    let Some(open) = known.open else {
-        return Err(StorageError::NotBuilt { name: known.name });
-    };
-    let driver = open(&selection.root.join(name), selection)?;
+    let driver = (known.open)(&selection.root.join(name), selection)?;
     if known.chosen == Chosen::ByName {
         tracing::warn!(
             "[graphdriver] WARNING: the {name} storage-driver is deprecated, and will be removed \
@@ -274,6 +269,18 @@ fn open_overlay2(home: &Path, selection: &Selection<'_>) -> Opened {
 
 fn open_vfs(home: &Path, selection: &Selection<'_>) -> Opened {
     Ok(Arc::new(Vfs::open_for(home, selection.options, selection.owner)?))
+}
+
+fn open_zfs(home: &Path, selection: &Selection<'_>) -> Opened {
+    let opened = Zfs::open_for(home, selection.options, selection.owner);
+    if let (Err(StorageError::Prerequisites), Some("zfs")) = (&opened, selection.name) {
+        tracing::error!(
+            "zfs needs its commands, its kernel module, and a data root on ZFS or --storage-opt \
+             zfs.fsname; a pool that is missing after a start is imported by zpool import, and its \
+             file systems are mounted by zfs mount -a"
+        );
+    }
+    Ok(Arc::new(opened?))
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@ pub mod disk;
 pub mod http;
 mod loopfs;
 pub mod writelog;
+pub mod zpool;
 
 use std::io::Write as _;
 

@@ -16,7 +16,7 @@ use crate::interrupt::Interrupt;
 use crate::vm::{self, Disk, Setup};
 use crate::{run, ui};
 
-const LIMIT: Duration = Duration::from_mins(20);
+const LIMIT: Duration = Duration::from_mins(30);
 const SOAK_LIMIT: Duration = Duration::from_mins(90);
 const DISKS: usize = 3;
 const DISK_BYTES: u64 = 2 << 30;

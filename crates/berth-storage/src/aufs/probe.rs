@@ -8,8 +8,8 @@ use berth_sys::mount::{AUFS, AUPLINK, MountRequest, mount};
 
 use crate::StorageError;
 use crate::error::io_at;
-use crate::programs::on_path;
 use crate::home::{ProbeDir, new_dir};
+use crate::programs::on_path;
 
 /// File systems that aufs does not work over.
 const REFUSED: [&str; 3] = ["aufs", "btrfs", "ecryptfs"];
