@@ -18,6 +18,7 @@ use berth_storage::{
 };
 use berth_types::{ChainId, ContainerId, DiffId, Digest, IdMaps, LayerId};
 use testkit::LoopFs;
+use testkit::zpool::Zpool;
 
 /// Each with the file system that it needs: what `/var/tmp` is on, or one on a loop device.
 const DRIVERS: [Driver; 7] = [
@@ -32,14 +33,38 @@ const DRIVERS: [Driver; 7] = [
 
 /// Says for which driver alone the cases are run: for one that few kernels have.
 pub(crate) const ONLY: &str = "BERTH_LAYERS_ON";
+const ZFS: &str = "zfs";
 
 type Driver = (&'static str, Option<&'static str>, &'static [&'static str]);
 
 fn drivers() -> Vec<Driver> {
     match std::env::var(ONLY).as_deref() {
         Ok("aufs") => vec![("aufs", Some("ext4"), &[])],
+        Ok(ZFS) => vec![(ZFS, Some(ZFS), &[])],
         Ok(other) => panic!("{ONLY} names {other}"),
         Err(_) => DRIVERS.to_vec(),
+    }
+}
+
+/// What a data root lies on, where that is a file system of its own.
+enum Fs {
+    Loop(LoopFs),
+    Pool(Zpool),
+}
+
+impl Fs {
+    fn or_skip(test: &str, kind: &str) -> Option<Self> {
+        if kind == ZFS {
+            return Zpool::or_skip(test).map(Self::Pool);
+        }
+        LoopFs::or_skip(test, kind).map(Self::Loop)
+    }
+
+    fn path(&self) -> PathBuf {
+        match self {
+            Self::Loop(fs) => fs.path(),
+            Self::Pool(pool) => pool.path().to_owned(),
+        }
     }
 }
 
@@ -49,7 +74,7 @@ pub(crate) struct Root {
     driver: &'static str,
     options: &'static [&'static str],
     /// After `dir`, which lies on it.
-    fs: Option<LoopFs>,
+    fs: Option<Fs>,
 }
 
 /// A store and what is below it.
@@ -67,7 +92,7 @@ pub(crate) fn on_each_driver(test: &str, case: impl Fn(&Root)) {
     for (driver, kind, options) in drivers() {
         let fs = match kind {
             None => None,
-            Some(kind) => match LoopFs::or_skip(test, kind) {
+            Some(kind) => match Fs::or_skip(test, kind) {
                 None => continue,
                 some => some,
             },
@@ -83,9 +108,9 @@ impl Root {
         test: &str,
         driver: &'static str,
         options: &'static [&'static str],
-        fs: Option<LoopFs>,
+        fs: Option<Fs>,
     ) -> Option<Self> {
-        let below = fs.as_ref().map_or_else(|| "/var/tmp".into(), LoopFs::path);
+        let below = fs.as_ref().map_or_else(|| "/var/tmp".into(), Fs::path);
         let root = Self { dir: tempfile::tempdir_in(&below).unwrap(), driver, options, fs };
         match root.try_driver() {
             Ok(_) => Some(root),
@@ -99,11 +124,14 @@ impl Root {
 
     /// A data root on a file system of its own; a named skip where that cannot be.
     pub(crate) fn on_fs(test: &str, driver: &'static str, kind: &str) -> Option<Self> {
-        Self::or_skip(test, driver, &[], Some(LoopFs::or_skip(test, kind)?))
+        Self::or_skip(test, driver, &[], Some(Fs::or_skip(test, kind)?))
     }
 
     pub(crate) fn fs(&self) -> &LoopFs {
-        self.fs.as_ref().expect("a file system of its own")
+        match &self.fs {
+            Some(Fs::Loop(fs)) => fs,
+            _ => panic!("a file system of its own on a loop device"),
+        }
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -124,6 +152,14 @@ impl Root {
             twin::NAME => home.join("store"),
             _ => home,
         }
+    }
+
+    /// The names of what is there of layers.
+    fn layers(&self) -> BTreeSet<String> {
+        let Some(Fs::Pool(pool)) = &self.fs else { return names(&self.home()) };
+        let list = pool.zfs(&["list", "-H", "-r", "-o", "name"]);
+        let names = list.lines().filter_map(|name| name.split_once('/'));
+        names.map(|(_, name)| name.to_owned()).collect()
     }
 
     /// Whether hard links to files of the image stay together when one is written.
@@ -249,7 +285,7 @@ impl Root {
         for rw in store.list_rw().unwrap() {
             known.extend([rw.mount.to_string(), rw.mount.init().to_string()]);
         }
-        let mut home = names(&self.home());
+        let mut home = self.layers();
         home.remove("l");
         home.remove(reserve::NAME);
         home.remove(".berth-mapped");

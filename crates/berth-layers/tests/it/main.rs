@@ -22,3 +22,5 @@ mod readers;
 mod repair;
 #[cfg(test)]
 mod sizes;
+#[cfg(test)]
+mod zfs;
