@@ -376,8 +376,9 @@ fn capability(name: &[u8]) -> Result<Option<Vec<u8>>, Errno> {
     let mut value = [0; 256];
     match rustix::fs::lgetxattr(name, CAPABILITY, &mut value[..]) {
         Ok(length) => Ok(Some(value[..length].to_vec())),
-        // It went away after its directory was listed, or cannot have any.
-        Err(Errno::NODATA | Errno::OPNOTSUPP | Errno::NOENT) => Ok(None),
+        // It went away after its directory was listed, cannot have any, or has one without content, as
+        // [`xattr`](super::xattr) says.
+        Err(Errno::NODATA | Errno::OPNOTSUPP | Errno::NOENT | Errno::INVAL) => Ok(None),
         Err(error) => Err(error),
     }
 }

@@ -96,7 +96,7 @@ fn root_each_kind_of_damage_is_found_and_named() {
             // That of a start walks no tree.
             assert_eq!(check(&open.store, Depth::Links).0, []);
             fs::remove_file(root.thaw(&top_layer).join("more")).unwrap();
-            overwrite(&root.home().join(top_layer.as_str()).join("lower"), b"l/NOTHING");
+            overwrite(&root.links_of(&top_layer), b"l/NOTHING");
             let links = [finding(&top_layer, of(&top), Trouble::Links)];
             assert_eq!(check(&open.store, Depth::Names).0, links);
             assert_eq!(check(&open.store, Depth::Links).0, links);

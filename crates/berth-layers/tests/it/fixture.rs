@@ -188,6 +188,14 @@ impl Root {
         names(&self.path().join(twin::NAME).join("active"))
     }
 
+    /// The file that says what a layer stands on.
+    pub(crate) fn links_of(&self, layer: &LayerId) -> PathBuf {
+        match self.driver {
+            "aufs" => self.path().join("aufs/layers").join(layer.as_str()),
+            _ => self.home().join(layer.as_str()).join("lower"),
+        }
+    }
+
     /// Where a layer's files are, made writable for somebody who damages them.
     pub(crate) fn thaw(&self, layer: &LayerId) -> PathBuf {
         let path = self.home().join(layer.as_str());

@@ -186,15 +186,20 @@ fn root_links_and_sizes_are_made_right() {
             return;
         }
         let of = |chain: &ChainId| root.home().join(layer_of(&open, chain).as_str());
-        overwrite(&of(&top).join("lower"), b"l/NOTHING");
+        overwrite(&root.links_of(&layer_of(&open, &top)), b"l/NOTHING");
         assert_eq!(mend(root, &open, "lower"), [Remedy::Links]);
-        let mut short = String::new();
-        fs::File::open(of(&base).join("link")).unwrap().read_to_string(&mut short).unwrap();
-        fs::remove_file(root.home().join("l").join(&short)).unwrap();
-        assert_eq!(mend(root, &open, "l/"), [Remedy::Links]);
-        fs::remove_file(root.home().join("l").join(&short)).unwrap();
-        fs::remove_file(of(&base).join("link")).unwrap();
-        assert_eq!(mend(root, &open, "l/ and link"), [Remedy::Links]);
+        if root.driver_name() == "aufs" {
+            fs::remove_file(root.links_of(&layer_of(&open, &top))).unwrap();
+            assert_eq!(mend(root, &open, "no lower"), [Remedy::Links]);
+        } else {
+            let mut short = String::new();
+            fs::File::open(of(&base).join("link")).unwrap().read_to_string(&mut short).unwrap();
+            fs::remove_file(root.home().join("l").join(&short)).unwrap();
+            assert_eq!(mend(root, &open, "l/"), [Remedy::Links]);
+            fs::remove_file(root.home().join("l").join(&short)).unwrap();
+            fs::remove_file(of(&base).join("link")).unwrap();
+            assert_eq!(mend(root, &open, "l/ and link"), [Remedy::Links]);
+        }
 
         fs::File::create(root.thaw(&layer_of(&open, &twin)).join("more")).unwrap();
         overwrite(&root.thaw(&layer_of(&open, &twin)).join("more"), b"123");
@@ -217,7 +222,7 @@ fn root_links_and_sizes_are_made_right() {
         assert_eq!(open.store.get(&top).unwrap().unwrap().chain_size, before);
 
         let rw = open.store.rw(&id).unwrap().unwrap();
-        overwrite(&root.home().join(rw.mount.as_str()).join("lower"), b"l/NOTHING");
+        overwrite(&root.links_of(&rw.mount), b"l/NOTHING");
         assert_eq!(mend(root, &open, "a container's lower"), [Remedy::Links]);
     });
 }
