@@ -78,6 +78,11 @@ pub(crate) const VM_TEST: &[Need] = &[
         package: "thin-provisioning-tools",
         why: "thin pools that berth makes by LVM",
     },
+    Need {
+        proof: "/lib/systemd/systemd-udevd",
+        package: "udev",
+        why: "thin devices beside a udev daemon, in the virtual machine alone",
+    },
 ];
 
 /// What recording disks in a virtual machine takes besides.

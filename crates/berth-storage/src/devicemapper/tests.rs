@@ -3,10 +3,12 @@
 mod crash;
 mod damage;
 mod devices;
+mod discard;
 mod docker;
 mod grow;
 mod lost;
 mod lvm;
+mod udev;
 mod watch;
 
 use std::path::Path;
