@@ -5,13 +5,14 @@
 //! engine does the same work with the same image: first one, then the other, then the first again,
 //! so that what disturbs the machine disturbs all. Shown are medians, and the first engine's ratio to
 //! each other one. Nothing is asserted. `--storage` measures storage drivers instead, `--images` pulls,
-//! pushes and builds.
+//! pushes and builds, `--devicemapper` thin devices in a virtual machine.
 
 mod engine;
 mod figures;
 mod images;
 mod memory;
 mod storage;
+mod thin;
 mod work;
 
 use std::path::PathBuf;
@@ -48,6 +49,8 @@ struct Options {
     storage: Vec<storage::Spec>,
     /// Pulls, pushes and builds instead.
     images: bool,
+    /// Thin devices instead, in a virtual machine.
+    devicemapper: bool,
 }
 
 /// Starts the engines, has them work, prints the table.
@@ -67,6 +70,9 @@ pub(crate) fn run(args: &[String]) -> Result<()> {
     };
     if !options.storage.is_empty() {
         return storage::run(&built, &options, &interrupt);
+    }
+    if options.devicemapper {
+        return thin::run(&built, &options, &interrupt);
     }
     if options.images {
         return images::run(&built, &options, &interrupt);
@@ -110,6 +116,7 @@ fn parse(args: &[String]) -> Result<Options> {
         without_dockerd: false,
         storage: Vec::new(),
         images: false,
+        devicemapper: false,
     };
     let mut args = args.iter();
     while let Some(arg) = args.next() {
@@ -123,6 +130,11 @@ fn parse(args: &[String]) -> Result<Options> {
                 options.storage.push(storage::Spec::parse(value));
             }
             "--images" => options.images = true,
+            "--devicemapper" => options.devicemapper = true,
+            "--rounds" => {
+                let value = args.next().context("--rounds needs a number")?;
+                options.runs.long = value.parse().with_context(|| format!("--rounds {value}"))?;
+            }
             "--without-dockerd" => options.without_dockerd = true,
             "--runs" => {
                 let value = args.next().context("--runs needs a number")?;
@@ -138,7 +150,7 @@ fn parse(args: &[String]) -> Result<Options> {
             }
             other => bail!(
                 "bench takes --socket NAME=PATH, --runs N, --quick, --without-dockerd, --built DIR, \
-                 --images and --storage DRIVER[/FS], not {other:?}"
+                 --images, --devicemapper, --rounds N and --storage DRIVER[/FS], not {other:?}"
             ),
         }
     }
