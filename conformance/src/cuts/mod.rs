@@ -8,17 +8,18 @@
 
 mod check;
 mod expected;
+mod lab;
 mod points;
 mod record;
 mod syncs;
 
-use std::path::PathBuf;
 use std::process::Command;
 
 use anyhow::{Context as _, Result, bail};
 use serde_json::Value;
 
 use crate::ui;
+use lab::Lab;
 use points::Point;
 
 const USAGE: &str = "\
@@ -36,37 +37,6 @@ const DISK_BYTES: u64 = 512 << 20;
 const MARKS_AT: u64 = DISK_BYTES - (1 << 20);
 /// What the API calls an image that has no name.
 const NAMELESS: &str = "<none>:<none>";
-
-/// A storage driver over a file system.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Lab {
-    driver: String,
-    file_system: String,
-    /// The disk, or the record of it.
-    path: PathBuf,
-}
-
-impl Lab {
-    fn parse(text: &str) -> Result<Self> {
-        let parts = text.rsplit_once('=').and_then(|(path, lab)| {
-            let (driver, file_system) = lab.split_once('/')?;
-            Some((path, driver, file_system))
-        });
-        let (path, driver, file_system) =
-            parts.with_context(|| format!("not PATH=DRIVER/FILESYSTEM: {text:?}\n{USAGE}"))?;
-        let (driver, file_system) = (driver.to_owned(), file_system.to_owned());
-        Ok(Self { driver, file_system, path: path.into() })
-    }
-
-    fn name(&self) -> String {
-        format!("{}/{}", self.driver, self.file_system)
-    }
-
-    /// What the daemons of this lab are called in paths.
-    fn path_name(&self) -> String {
-        format!("berth-cuts-{}-{}", self.driver, self.file_system)
-    }
-}
 
 #[derive(Debug)]
 struct Options {

@@ -1,14 +1,12 @@
 //! A daemon at work on recorded disks.
 
-use std::path::Path;
-use std::process::Command;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, ensure};
 use serde_json::{Map, Value, json};
 
 use super::expected::{Kind, Marks};
-use super::{Lab, MARKS_AT, NAMELESS, Options, list, succeed, syncs};
+use super::{Lab, NAMELESS, Options, list, syncs};
 use crate::client::Client;
 use crate::daemon::{BerthDaemon, berth_program};
 use crate::kill::fixture::{CONTENT, Image};
@@ -39,13 +37,15 @@ pub(super) fn run(options: &Options) -> Result<()> {
 }
 
 fn record(lab: &Lab, options: &Options) -> Result<()> {
+    // Declared first: where this fails, the daemon ends before its disk does.
+    let attached;
     let mut daemon = BerthDaemon::prepare(&lab.path_name())?;
-    make_file_system(&lab.file_system, &lab.path, MARKS_AT)?;
-    succeed(Command::new("mount").arg(&lab.path).arg(daemon.data_root()))?;
-    let driver = format!("--storage-driver={}", lab.driver);
-    daemon.set_flags(&["--bridge=none", &driver]);
+    lab.format(&lab.path)?;
+    attached = lab.attach(&lab.path, daemon.data_root())?;
+    let flags = lab.flags();
+    daemon.set_flags(&flags.iter().map(String::as_str).collect::<Vec<_>>());
     if let Some(sync) = options.without {
-        let mut words = syncs::without(sync, daemon.data_root(), home(&lab.driver));
+        let mut words = syncs::without(sync, daemon.data_root(), lab.home());
         words.extend([berth_program()?.display().to_string(), "daemon".to_owned()]);
         daemon.set_program(&words.iter().map(String::as_str).collect::<Vec<_>>());
     }
@@ -64,29 +64,7 @@ fn record(lab: &Lab, options: &Options) -> Result<()> {
         }
     }
     ui::detail(&format!("{}: recorded", lab.name()));
-    succeed(Command::new("umount").arg(daemon.data_root()))
-}
-
-/// The driver's directory that holds one for each layer.
-fn home(driver: &str) -> &str {
-    match driver {
-        "btrfs" => "btrfs/subvolumes",
-        "vfs" => "vfs/dir",
-        other => other,
-    }
-}
-
-fn make_file_system(kind: &str, disk: &Path, bytes: u64) -> Result<()> {
-    let mut make = Command::new(format!("mkfs.{kind}"));
-    match kind {
-        "ext4" => {
-            make.args(["-q", "-F", "-E", "nodiscard"]).arg(disk).arg(format!("{}k", bytes >> 10))
-        }
-        "xfs" => make.args(["-q", "-f", "-K", "-d", &format!("size={bytes}")]).arg(disk),
-        "btrfs" => make.args(["-q", "-f", "-K", "-b", &bytes.to_string()]).arg(disk),
-        _ => bail!("no file system {kind:?}"),
-    };
-    succeed(&mut make)
+    attached.detach()
 }
 
 /// A daemon at work.

@@ -20,6 +20,7 @@ pub(crate) fn strangers(daemon: &BerthDaemon, api: &Client) -> Result<Vec<String
     let root = daemon.data_root();
     found.compare("layer", &root.join("overlay2"), &known.layers, &["l", RESERVE])?;
     found.links(&root.join("overlay2/l"), known.layers.len())?;
+    found.thin_devices(&root.join("devicemapper/metadata"), &known.devices)?;
     found.compare("layer's files", &root.join("layers"), &known.chains, &[RESERVE])?;
     found.compare(
         "container's directory",
@@ -51,6 +52,8 @@ struct Known {
     /// How many of those that run have an address.
     addresses: usize,
     layers: BTreeSet<String>,
+    /// Layers that are thin devices.
+    devices: BTreeSet<String>,
     chains: BTreeSet<String>,
     volumes: BTreeSet<String>,
     /// Of builds.
@@ -64,6 +67,7 @@ impl Known {
             let id = text(&container["Id"]);
             let Some(shown) = api.find(&format!("/containers/{id}/json"))? else { continue };
             known.add_layers(&shown["GraphDriver"]["Data"]);
+            known.add_device(&shown["GraphDriver"]["Data"], true);
             if shown["State"]["Running"] == true {
                 known.pids.extend(shown["State"]["Pid"].as_u64());
                 let address = shown["NetworkSettings"]["IPAddress"].as_str();
@@ -77,6 +81,7 @@ impl Known {
             let id = text(&image["Id"]);
             let Some(shown) = api.find(&format!("/images/{id}/json"))? else { continue };
             known.add_layers(&shown["GraphDriver"]["Data"]);
+            known.add_device(&shown["GraphDriver"]["Data"], false);
             let diffs: Vec<String> = list(&shown["RootFS"]["Layers"]).map(text).collect();
             known.chains.extend(fixture::chains(&diffs));
         }
@@ -98,6 +103,18 @@ impl Known {
                 self.layers.insert(layer.to_string_lossy().into_owned());
             }
         }
+    }
+
+    /// Takes the layer out of a thin device's name, and knows the one that a container's stands on.
+    fn add_device(&mut self, data: &Value, of_container: bool) {
+        let Some(layer) = data["DeviceName"].as_str().and_then(|name| name.rsplit('-').next())
+        else {
+            return;
+        };
+        if of_container {
+            self.devices.insert(format!("{layer}-init"));
+        }
+        self.devices.insert(layer.to_owned());
     }
 }
 
@@ -121,6 +138,23 @@ impl Found {
         }
         for name in expected.difference(&names) {
             self.0.push(format!("no {what} {}", dir.join(name).display()));
+        }
+        Ok(())
+    }
+
+    /// Each layer has a file, and the pool has its own, but images' layers that are not the last one
+    /// are not shown by the engine.
+    fn thin_devices(&mut self, dir: &Path, expected: &BTreeSet<String>) -> Result<()> {
+        let names = names(dir)?;
+        for name in &names {
+            let is_layer = name.len() == 64 && !name.starts_with('.');
+            let of_pool = ["base", "deviceset-metadata", "transaction-metadata"];
+            if !is_layer && !expected.contains(name) && !of_pool.contains(&name.as_str()) {
+                self.0.push(format!("thin device {}", dir.join(name).display()));
+            }
+        }
+        for name in expected.difference(&names) {
+            self.0.push(format!("no thin device {}", dir.join(name).display()));
         }
         Ok(())
     }

@@ -126,6 +126,21 @@ pub(crate) fn archive(images: &[Image]) -> Result<Vec<u8>> {
     Ok(archive.into_inner()?)
 }
 
+/// The digest of each regular file of an archive, by its path.
+pub(crate) fn digests(bytes: &[u8]) -> Result<std::collections::BTreeMap<String, String>> {
+    let mut found = std::collections::BTreeMap::new();
+    for entry in tar::Archive::new(bytes).entries()? {
+        let mut entry = entry?;
+        if entry.header().entry_type().is_file() {
+            let path = entry.path()?.display().to_string();
+            let mut content = Vec::new();
+            std::io::Read::read_to_end(&mut entry, &mut content)?;
+            found.insert(path, sha256(&content));
+        }
+    }
+    Ok(found)
+}
+
 /// What a saved archive of one image holds: the digest of its config, and of each layer.
 pub(crate) fn read_saved(bytes: &[u8]) -> Result<(String, Vec<String>)> {
     let mut members = std::collections::BTreeMap::new();

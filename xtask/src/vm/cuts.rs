@@ -15,7 +15,14 @@ use crate::{host, run, ui};
 /// What conformance expects of a disk.
 const DISK_BYTES: u64 = 512 << 20;
 /// By driver and file system.
-const LABS: [&str; 3] = ["overlay2/ext4", "overlay2/xfs", "btrfs/btrfs"];
+const LABS: [&str; 5] =
+    ["overlay2/ext4", "overlay2/xfs", "btrfs/btrfs", "devicemapper/ext4", "devicemapper-lvm/ext4"];
+/// Points of those for which a machine is needed, where nobody says how many: it is slow.
+const FEW_POINTS: u64 = 3;
+const BOOT_SECONDS: u64 = 120;
+const SECONDS_FOR_A_POINT: u64 = 30;
+/// Drivers whose disks are looked at in a machine too: the host's kernel may not know them.
+const IN_MACHINE: [&str; 1] = ["devicemapper"];
 
 /// The records of one run. Dropped: they are gone.
 #[derive(Debug)]
@@ -45,12 +52,7 @@ pub(super) fn run(args: &[String]) -> Result<()> {
     let labs: Vec<&str> = options.labs.iter().map(String::as_str).collect();
     let labs = if labs.is_empty() { &LABS[..] } else { &labs };
     let records = Records::make(&conformance, labs, options.without.as_deref())?;
-    let mut check = records.check(&conformance);
-    let checked = run::succeed(check.args(&options.check));
-    if checked.is_err() {
-        records.keep();
-    }
-    checked
+    records.check(&conformance, &options.check)
 }
 
 impl Options {
@@ -100,14 +102,50 @@ impl Records {
         Ok(records)
     }
 
-    /// The command that looks at them, which takes further words.
-    pub(crate) fn check(&self, conformance: &Path) -> Command {
-        let mut command = Command::new(conformance);
-        command.args(["cuts", "check"]);
-        for (number, lab) in self.labs.iter().enumerate() {
-            command.arg(format!("{}={lab}", self.log(number).display()));
+    /// Looks at all of them, and keeps them if anything is wrong. `words` go to `conformance cuts check`.
+    pub(crate) fn check(self, conformance: &Path, words: &[String]) -> Result<()> {
+        let mut checked = Ok(());
+        for mut check in self.checks(conformance, words)? {
+            checked = checked.and(run::succeed(&mut check));
         }
-        command
+        if checked.is_err() {
+            self.keep();
+        }
+        checked
+    }
+
+    /// The commands that look at them.
+    pub(crate) fn checks(&self, conformance: &Path, words: &[String]) -> Result<Vec<Command>> {
+        let labs = self.labs.iter().enumerate();
+        let (inside, outside): (Vec<_>, Vec<_>) = labs.partition(|(_, lab)| {
+            let driver = lab.split(['/', '-']).next().unwrap_or_default();
+            IN_MACHINE.contains(&driver)
+        });
+        let name =
+            |(number, lab): &(usize, &String)| format!("{}={lab}", self.log(*number).display());
+        let mut commands = Vec::new();
+        if !outside.is_empty() {
+            let mut here = Command::new(conformance);
+            here.args(["cuts", "check"]).args(words).args(outside.iter().map(name));
+            commands.push(here);
+        }
+        if !inside.is_empty() {
+            let mut words = words.to_vec();
+            let given = words.iter().position(|word| word == "--points");
+            let points = match given.and_then(|at| words.get(at + 1)) {
+                Some(points) => points.parse().context("--points")?,
+                None => FEW_POINTS,
+            };
+            if given.is_none() {
+                words.extend(["--points".to_owned(), points.to_string()]);
+            }
+            let limit = BOOT_SECONDS + SECONDS_FOR_A_POINT * points * inside.len() as u64;
+            let mut there = Command::new(std::env::current_exe().context("this program's path")?);
+            there.args(["vm", "run", "--limit", &limit.to_string(), "--"]).arg(conformance);
+            there.args(["cuts", "check"]).args(&words).args(inside.iter().map(name));
+            commands.push(there);
+        }
+        Ok(commands)
     }
 
     /// Leaves them where they are, and says where.
