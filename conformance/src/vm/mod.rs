@@ -9,6 +9,7 @@ mod cgroups;
 mod devicemapper;
 mod engine;
 mod layers;
+mod zfs;
 
 use anyhow::{Context as _, Result, bail};
 
@@ -52,6 +53,17 @@ pub(crate) fn run(words: &[String]) -> Result<()> {
         ui::line("skipped vm aufs: a kernel with aufs (--kernel)");
     } else if !cases.is_empty() {
         failed += pass(aufs::FLAGS, |engine, report| {
+            for (name, case) in cases {
+                report(name, case(engine));
+            }
+        })?;
+    }
+    let cases: Vec<_> = zfs::CASES.iter().filter(|(name, _)| wanted(name)).collect();
+    if let Some(need) = zfs::missing().filter(|_| !cases.is_empty()) {
+        ui::line(&format!("skipped vm zfs: {need}"));
+    } else if !cases.is_empty() {
+        let _pool = zfs::Pool::create()?;
+        failed += pass(zfs::FLAGS, |engine, report| {
             for (name, case) in cases {
                 report(name, case(engine));
             }
