@@ -3,9 +3,9 @@
 use berth_client::{Body, Client, Query};
 use serde_json::{Value, json};
 
+use super::args::DeviceCommand;
 use super::check::short;
 use super::extend;
-use crate::cli::args::DeviceCommand;
 use crate::cli::containers::size_text;
 use crate::cli::error::{CliError, each};
 use crate::cli::table::{Column, Layout};

@@ -3,7 +3,7 @@
 use berth_client::{Body, Client, Query};
 use serde_json::Value;
 
-use crate::cli::args::ExtendArgs;
+use super::args::ExtendArgs;
 use crate::cli::containers::size_text;
 use crate::cli::error::CliError;
 use crate::cli::ui;

@@ -1,5 +1,6 @@
 //! `storage`: looking after what is below images and containers.
 
+mod args;
 mod backup;
 mod check;
 mod device;
@@ -10,7 +11,9 @@ mod repair;
 
 use berth_client::Client;
 
-use super::args::{StorageArgs, StorageCommand};
+pub(super) use args::StorageArgs;
+use args::StorageCommand;
+
 use super::error::CliError;
 
 /// What needs no daemon.
