@@ -18,6 +18,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use berth_fs::atomic;
 use berth_fs::reserve::Reserve;
 use berth_sys::fsinfo;
 use berth_sys::mount::{Unmount, unmount, unmount_tree};
@@ -361,6 +362,18 @@ pub(crate) fn set_mode(path: &Path, mode: u32) -> Result<(), StorageError> {
     }
     rustix::fs::chmod(path, rustix::fs::Mode::from_raw_mode(mode))
         .map_err(io_at("set the mode of", path))
+}
+
+/// Removes the files of a directory whose writing was interrupted: they never got their names.
+pub(crate) fn clear_temporaries(dir: &Path) -> Result<(), StorageError> {
+    for entry in fs::read_dir(dir).map_err(io_at("list", dir))? {
+        let entry = entry.map_err(io_at("list", dir))?;
+        let name = entry.file_name();
+        if name.as_encoded_bytes().starts_with(atomic::TEMPORARY_PREFIX.as_bytes()) {
+            fs::remove_file(entry.path()).map_err(io_at("remove", entry.path()))?;
+        }
+    }
+    Ok(())
 }
 
 /// Unmounts what a dead holder left at `path` and removes the mount point. Nothing there is fine.

@@ -9,7 +9,7 @@ use berth_types::{LayerId, Owner};
 
 use crate::StorageError;
 use crate::error::io_at;
-use crate::home::make_passage;
+use crate::home::{clear_temporaries, make_passage};
 
 pub(super) const DIFF: &str = "diff";
 pub(super) const LAYERS: &str = "layers";
@@ -67,14 +67,7 @@ impl Chains {
 
     /// Removes files whose writing was interrupted.
     pub(super) fn clear_temporary(&self) -> Result<(), StorageError> {
-        for entry in fs::read_dir(&self.0).map_err(io_at("list", &self.0))? {
-            let entry = entry.map_err(io_at("list", &self.0))?;
-            let name = entry.file_name();
-            if name.to_str().is_some_and(|name| name.starts_with(atomic::TEMPORARY_PREFIX)) {
-                fs::remove_file(entry.path()).map_err(io_at("remove", entry.path()))?;
-            }
-        }
-        Ok(())
+        clear_temporaries(&self.0)
     }
 
     pub(super) fn list(&self) -> Result<Vec<LayerId>, StorageError> {

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use super::error::DevicemapperError;
 use crate::StorageError;
 use crate::error::io_at;
-use crate::home::make_dir;
+use crate::home::{clear_temporaries, make_dir};
 
 const BASE: &str = "base";
 const SET: &str = "deviceset-metadata";
@@ -189,6 +189,11 @@ impl Records {
         Ok(make(u32::MAX))
     }
 
+    /// Removes files whose writing was interrupted.
+    pub(super) fn clear_temporaries(&self) -> Result<(), StorageError> {
+        clear_temporaries(&self.dir)
+    }
+
     /// Every device that has a file. What others put here is left alone.
     pub(super) fn roles(&self) -> Result<Vec<Role>, StorageError> {
         let failed = || io_at("list", &self.dir);
@@ -267,6 +272,20 @@ impl Records {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_file_that_was_not_finished_goes_and_nothing_else() {
+        let dir = tempfile::tempdir().unwrap();
+        let records = Records::open(dir.path()).unwrap();
+        for name in ["base", ".berth-tmp-158-84", "theirs"] {
+            fs::File::create(records.dir.join(name)).unwrap();
+        }
+        records.clear_temporaries().unwrap();
+        let mut left: Vec<_> =
+            fs::read_dir(&records.dir).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        left.sort();
+        assert_eq!(left, ["base", "theirs"]);
+    }
 
     #[test]
     fn files_are_written_as_docker_writes_them() {

@@ -17,7 +17,7 @@ use super::records::Role;
 use super::set::Set;
 use crate::StorageError;
 use crate::error::io_at;
-use crate::home::{clear_mount_point, make_dir};
+use crate::home::{clear_mount_point, clear_temporaries, make_dir};
 
 /// How long a device that is not mounted and in use all the same is waited for at the end.
 const TRIES: u32 = 50;
@@ -27,6 +27,8 @@ impl Set {
     /// Undoes what the last process left half-done or mounted.
     pub(super) fn clean_up(&self, keep: &dyn Fn(&LayerId) -> bool) -> Result<(), StorageError> {
         self.wake_all()?;
+        clear_temporaries(&self.home)?;
+        self.records.clear_temporaries()?;
         let (mounted, frozen) = layout::named(&self.home)?;
         for id in mounted.iter().filter(|id| !keep(id)) {
             clear_mount_point(&layout::mount_point(&self.home, id))?;
