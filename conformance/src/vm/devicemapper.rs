@@ -1,6 +1,8 @@
 //! Containers on thin devices: what the kernel shows of them, and what is left of them.
 
 use std::io::Write as _;
+use std::path::Path;
+use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::{Value, json};
@@ -29,6 +31,7 @@ pub(super) const CASES: &[Case] = &[
     ("thin devices: a check finds nothing, a backup is refused by name", upkeep),
     ("thin devices: a full pool fails writes and nothing else, and removals empty it", full),
     ("thin devices: an administrator sees, copies and removes devices, and adds room", manage),
+    ("thin devices: a copy of everything, put back, has everything", restored),
     ("thin devices: the pool goes with the daemon and comes back", pool),
 ];
 
@@ -171,6 +174,39 @@ fn manage(engine: &mut Engine) -> Result<()> {
     let grown = engine.api().post("/berth/storage/extend?size=320M", Value::Null)?.json()?;
     ensure!(total(&grown) == Some(320 << 20) && total(&grown) > total(&before), "{before} {grown}");
     ensure!(container.state()?["Running"] == true, "{}", container.state()?);
+    Ok(())
+}
+
+fn restored(engine: &mut Engine) -> Result<()> {
+    let container = engine.run("echo kept >/file", &json!({}))?;
+    container.wait()?;
+    let container = container.leave();
+    engine.stop()?;
+    let root = engine.data_root().to_owned();
+    let copy = root.with_extension("copy");
+    copy_all(&root, &copy)?;
+    for entry in std::fs::read_dir(&root)? {
+        let path = entry?.path();
+        if path.is_dir() { std::fs::remove_dir_all(path) } else { std::fs::remove_file(path) }?;
+    }
+    copy_all(&copy, &root)?;
+    std::fs::remove_dir_all(&copy)?;
+    engine.start_again()?;
+    let container = engine.container(container);
+    let found = engine.api().get(&container.path("/changes"))?.to_string();
+    ensure!(found.contains("/file"), "{found}");
+    let told = engine.api().post("/berth/storage/check?deep=1", Value::Null)?.text();
+    ensure!(told.contains("\"Findings\":0"), "{told}");
+    let second = engine.run("echo again", &json!({}))?;
+    ensure!(second.wait()? == 0, "{}", second.output()?);
+    Ok(())
+}
+
+/// Sparse files stay sparse.
+fn copy_all(from: &Path, to: &Path) -> Result<()> {
+    let mut copy = Command::new("cp");
+    let done = copy.args(["-a", "--sparse=always"]).arg(from.join(".")).arg(to).output()?;
+    ensure!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
     Ok(())
 }
 
