@@ -20,7 +20,7 @@ use crate::kill::{disk, lab};
 use crate::ui;
 
 /// How long removed content may take to be gone.
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(30);
 /// How many failed points are told in full.
 const TOLD: usize = 3;
 
