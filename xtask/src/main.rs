@@ -32,20 +32,22 @@ Usage: cargo xtask COMMAND
 
   quickstart            build, start an engine on directories of its own, run containers from a real
                         image with a volume, show what happened, clean up
-  test [--only TIER]    every test this machine can run; TIER is unit, host, root, fault, conformance, fuzz or vm
+  test [--only TIER]    every test this machine can run; TIER is unit, host, root, fault, conformance, fuzz or vm;
+                        --kernel FILE is the vm's, with everything built in
   check                 formatting, lints, layer directions, file sizes
   bench [--socket NAME=PATH ...] [--runs N] [--quick] [--without-dockerd] [--built DIR]
-        [--images | --storage DRIVER[/FS] ...]
+        [--images | --devicemapper [--rounds N] | --storage DRIVER[/FS] ...]
                         berth beside dockerd (where it is installed) and other engines, turn about, through
                         their API sockets; --built takes berth from DIR instead of building it;
                         --storage measures a storage driver instead, on a new file system of the kind FS;
-                        --images pulls, pushes and builds
+                        --images pulls, pushes and builds; --devicemapper thin devices, in a virtual machine
   soak [--minutes N]    long runs: kills at random points, fuzzing, power cuts
   dist                  release binaries in target/dist
   vm run [OPTIONS] -- COMMAND...
                         a command as root in a virtual machine that shows this machine's files; vm --help
   vm shell [OPTIONS]    a shell there
   vm cuts [OPTIONS]     a daemon started on its disk as power cuts at many points leave it
+  vm zfs                installs and builds ZFS for that machine's kernel (minutes)
   vm replay LOG         a disk, recorded by vm run, as a power cut may leave it
 
 Examples:
