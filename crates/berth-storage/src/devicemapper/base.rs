@@ -1,14 +1,16 @@
 //! The base device: an empty file system that layers without a parent begin as.
 
-use berth_sys::dm;
+use berth_sys::{dm, fsinfo};
 use rustix::io::Errno;
 
 use super::error::DevicemapperError;
-use super::filesystem::{self, Found};
+use super::filesystem::{self, Found, begin_layer};
+use super::layout;
 use super::options::{BASE_SIZE, Fs};
 use super::records::{Device, DeviceSet, Role};
 use super::set::{Origin, Set, step};
 use crate::StorageError;
+use crate::error::io_at;
 
 /// A file system leaves an end unused that is too short for one more of its groups.
 const UNUSABLE: u64 = 16 << 20;
@@ -30,9 +32,12 @@ impl Set {
             }
         };
         self.deactivate(&self.name(&Role::Base, &base))?;
+        let stored = self.records.set()?;
+        let begun = layout::begun_base(&self.home)?;
         let mut state = self.state();
         state.base_size = base.size;
-        state.fs = Fs::of_name(&self.records.set()?.fs);
+        state.fs = Fs::of_name(&stored.fs);
+        state.base_is_begun = begun.is_some_and(|uuid| uuid == stored.uuid);
         Ok(())
     }
 
@@ -83,6 +88,12 @@ impl Set {
         filesystem::make(fs, &path, &self.options)?;
         step("dm.base.formatted");
         let found = filesystem::probe(&path)?;
+        // Here, once, not in each layer that begins as this.
+        self.look_in(&path, |_, _, top| {
+            begin_layer(top, &Role::Base.to_string())?;
+            fsinfo::sync_fs_of(top).map_err(io_at("sync", top))
+        })?;
+        layout::set_begun_base(&self.home, &found.uuid)?;
         self.sync_pool()?;
         self.remember(&found)?;
         base.initialized = true;

@@ -86,13 +86,14 @@ impl Set {
         let origin = Origin::SnapshotOf(&below);
         let size = size.unwrap_or(parent_device.size) / 512 * 512;
         let layer = Role::Layer(id.clone());
-        if parent.is_some() && size == parent_device.size {
+        let is_begun = parent.is_some() || self.state().base_is_begun;
+        if is_begun && size == parent_device.size {
             return self.make(&layer, origin, size).map(drop);
         }
         let staged = Role::Creating(id.clone());
         self.discard_staged(id)?;
         let device = self.make(&staged, origin, size)?;
-        let filled = self.fill(id, parent.is_none(), &staged, &device);
+        let filled = self.fill(id, !is_begun, &staged, &device);
         step("dm.create.filled");
         let published = filled.and_then(|()| {
             self.records.turn(&staged, &layer)?;
@@ -110,17 +111,17 @@ impl Set {
     fn fill(
         &self,
         id: &LayerId,
-        is_first: bool,
+        begins: bool,
         staged: &Role,
         device: &Device,
     ) -> Result<(), StorageError> {
         self.activate(staged, device)?;
         let name = self.name(staged, device);
         let done = self.look_in(&dm::path(&name), |fs, path, top| {
-            if device.size > self.state().base_size || !is_first {
+            if device.size > self.state().base_size || !begins {
                 filesystem::grow(fs, path, top)?;
             }
-            if is_first {
+            if begins {
                 begin_layer(top, id.as_str())?;
             }
             fsinfo::sync_fs_of(top).map_err(io_at("sync", top))

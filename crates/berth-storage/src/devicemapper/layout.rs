@@ -5,6 +5,7 @@ use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
+use berth_fs::atomic;
 use berth_types::LayerId;
 
 use crate::StorageError;
@@ -13,6 +14,7 @@ use crate::home::make_dir;
 
 const COMMITTED: &str = "committed";
 const MOUNTS: &str = "mnt";
+const BEGUN: &str = ".berth-base";
 
 /// What the pool's and the devices' names begin with: where the home directory is.
 pub(super) fn prefix(home: &Path) -> Result<String, StorageError> {
@@ -48,6 +50,20 @@ pub(super) fn clear_committed(home: &Path, id: &LayerId) -> Result<(), StorageEr
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(io_at("remove", mark)(error)),
         _ => Ok(()),
     }
+}
+
+/// The UUID of the base device's file system, if that has the directory of a layer.
+pub(super) fn begun_base(home: &Path) -> Result<Option<String>, StorageError> {
+    let path = home.join(BEGUN);
+    match fs::read_to_string(&path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        other => other.map(Some).map_err(io_at("read", path)),
+    }
+}
+
+pub(super) fn set_begun_base(home: &Path, uuid: &str) -> Result<(), StorageError> {
+    let path = home.join(BEGUN);
+    atomic::write(&path, uuid.as_bytes()).map_err(io_at("write", path))
 }
 
 /// The layers that something is or was mounted for, and that are marked as frozen.

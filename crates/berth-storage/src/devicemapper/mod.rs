@@ -20,10 +20,11 @@
 //!   tmp/                              mounts that the driver makes for itself
 //!   setup-config.json                 what an automatic direct-lvm was made of
 //!   .berth-setup                      the disk of one that is being made
+//!   .berth-base                       the UUID of a base device that has `rootfs/`
 //! ```
 //!
-//! A device's file system has the layer in `rootfs/`, and beside it `id`, the name of the layer at
-//! the bottom.
+//! A device's file system has the layer in `rootfs/`, and beside it `id`, which says what was made
+//! first of those that it is a snapshot of: `base`, or the layer at the bottom.
 //!
 //! Making and deleting a device changes both a file and the pool. Each change is noted before it
 //! begins, with the number that the pool's own counter gets when it is done. A start that finds

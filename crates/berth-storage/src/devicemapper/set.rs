@@ -55,6 +55,8 @@ pub(super) struct State {
     /// The file system of the base device, and its size.
     pub(super) fs: Option<Fs>,
     pub(super) base_size: u64,
+    /// The base device has a layer's directory: not if Docker made it.
+    pub(super) base_is_begun: bool,
 }
 
 impl State {
