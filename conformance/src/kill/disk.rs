@@ -143,11 +143,12 @@ impl Found {
     }
 
     /// Each layer has a file, and the pool has its own, but images' layers that are not the last one
-    /// are not shown by the engine.
+    /// are not shown by the engine, nor what an image's containers begin as, which stands on such a layer.
     fn thin_devices(&mut self, dir: &Path, expected: &BTreeSet<String>) -> Result<()> {
         let names = names(dir)?;
         for name in &names {
-            let is_layer = name.len() == 64 && !name.starts_with('.');
+            let layer = name.strip_suffix("-init").unwrap_or(name);
+            let is_layer = layer.len() == 64 && !name.starts_with('.') && names.contains(layer);
             let of_pool = ["base", "deviceset-metadata", "transaction-metadata"];
             if !is_layer && !expected.contains(name) && !of_pool.contains(&name.as_str()) {
                 self.0.push(format!("thin device {}", dir.join(name).display()));

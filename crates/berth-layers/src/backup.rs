@@ -32,7 +32,7 @@ impl LayerStore {
             // Children first: a parent is kept by them.
             for layer in record::list(tx, driver)?.into_iter().rev() {
                 record::release(tx, driver, &layer.chain, &hold.0)?;
-                removed.extend(record::collect(tx, driver, &layer.chain)?);
+                removed.extend(record::collect(tx, self.driver(), &layer.chain)?);
             }
             Ok::<_, LayerError>(removed)
         })?;
@@ -47,7 +47,7 @@ impl LayerStore {
             record::release(tx, driver, &chain, &owner)?;
         }
         for layer in record::list(tx, driver)?.into_iter().rev() {
-            record::collect(tx, driver, &layer.chain)?;
+            record::collect(tx, self.driver(), &layer.chain)?;
         }
         Ok(record::forget_elsewhere(tx, driver)?)
     }

@@ -168,6 +168,9 @@ impl LayerStore {
         owners.extend(self.inner().db.read(read)?.into_iter().map(|layer| (layer, None)));
         owners.extend(self.inner().replaced().iter().map(|layer| (layer.clone(), None)));
         for Layer { layer, chain, .. } in self.list()? {
+            if self.driver().mounts_to_fill() {
+                owners.insert(layer.init(), Some(Owner::Image(chain.clone())));
+            }
             owners.insert(layer, Some(Owner::Image(chain)));
         }
         for rw in self.list_rw()?.into_iter().filter(|rw| rw.driver == driver) {
@@ -187,8 +190,7 @@ impl LayerStore {
         checked: &mut Checked,
         report: &mut dyn FnMut(Progress) -> bool,
     ) -> Result<bool, LayerError> {
-        let mut known: BTreeSet<LayerId> = layers.iter().map(|layer| layer.layer.clone()).collect();
-        known.extend(rw.iter().flat_map(|rw| [rw.mount.clone(), rw.mount.init()]));
+        let mut known = self.inner().names(layers, rw);
         let suspects: Vec<LayerId> = present.difference(&known).cloned().collect();
         if suspects.is_empty() {
             return Ok(true);
@@ -200,9 +202,7 @@ impl LayerStore {
             .read(|conn| Ok::<_, LayerError>(record::all_intents(conn, self.driver().name())?))?;
         known.extend(intended);
         known.extend(self.inner().replaced().iter().cloned());
-        known.extend(self.list()?.into_iter().map(|layer| layer.layer));
-        known
-            .extend(self.list_rw()?.into_iter().flat_map(|rw| [rw.mount.clone(), rw.mount.init()]));
+        known.extend(self.inner().names(&self.list()?, &self.list_rw()?));
         for layer in suspects.into_iter().filter(|layer| !known.contains(layer)) {
             checked.findings += 1;
             let trouble = Trouble::Unknown;

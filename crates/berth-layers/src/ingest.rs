@@ -298,7 +298,7 @@ impl Ingest {
                 let mut removed = Vec::new();
                 for (chain, owner) in &leases {
                     record::release(tx, driver.name(), chain, owner)?;
-                    removed.extend(record::collect(tx, driver.name(), chain)?);
+                    removed.extend(record::collect(tx, &**driver, chain)?);
                 }
                 Ok::<_, LayerError>(removed)
             })?;

@@ -35,6 +35,7 @@ pub mod repair;
 mod rw;
 mod store;
 mod tar_stream;
+mod template;
 
 pub use backup::Hold;
 pub use berth_fs::changes::{Change, ChangeKind};

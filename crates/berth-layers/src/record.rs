@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use berth_db::sql::types::Type;
 use berth_db::{Conn, DbError, OptionalExtension as _, Row, Schema, Tx, params, sql};
+use berth_storage::StorageDriver;
 use berth_types::{ChainId, ContainerId, DiffId, LayerId, Timestamp};
 
 use crate::{Layer, LayerError, Removed, RwLayer};
@@ -333,9 +334,10 @@ pub(crate) fn leases(
 /// record while another driver has it.
 pub(crate) fn collect(
     tx: &Tx<'_>,
-    driver: &str,
+    driver: &dyn StorageDriver,
     chain: &ChainId,
 ) -> Result<Vec<Removed>, LayerError> {
+    let (driver, has_templates) = (driver.name(), driver.mounts_to_fill());
     let mut removed = Vec::new();
     let mut next = Some(chain.clone());
     while let Some(chain) = next {
@@ -354,6 +356,11 @@ pub(crate) fn collect(
             break;
         }
         let Some(layer) = get(tx, driver, &chain)? else { break };
+        if has_templates {
+            let template = layer.layer.init();
+            intend_removal(tx, driver, &template)?;
+            removed.push(Removed { chain: None, layer: template });
+        }
         intend_removal(tx, driver, &layer.layer)?;
         run(tx, "DELETE FROM layer_realisations WHERE chain_id = ?1 AND driver = ?2", here)?;
         run(

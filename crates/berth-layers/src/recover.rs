@@ -115,7 +115,7 @@ impl Inner {
                 let mut removed = Vec::new();
                 for (chain, owner) in &leases {
                     record::release(tx, driver, chain, owner)?;
-                    removed.extend(record::collect(tx, driver, chain)?);
+                    removed.extend(record::collect(tx, &*self.driver, chain)?);
                 }
                 Ok::<_, LayerError>(removed)
             })?;
@@ -131,10 +131,7 @@ impl Inner {
         rw: &[RwLayer],
         report: &mut RecoverReport,
     ) -> Result<BTreeSet<LayerId>, LayerError> {
-        let mut known: BTreeSet<LayerId> = layers.iter().map(|layer| layer.layer.clone()).collect();
-        for rw in rw {
-            known.extend([rw.mount.clone(), rw.mount.init()]);
-        }
+        let known = self.names(layers, rw);
         let mut present = BTreeSet::new();
         for (id, _) in self.driver.list()? {
             if known.contains(&id) {

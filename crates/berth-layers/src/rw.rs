@@ -92,10 +92,19 @@ impl LayerStore {
             storage_opt: rw.storage_opt.clone(),
             mount_label: String::new(),
         };
+        let template = match &parent {
+            Some(image) => self.template(image)?,
+            None => None,
+        };
         let init_layer = rw.mount.init();
         let new_init = self.inner().activations.alone(&init_layer, || {
-            let new = self.create_or_mend(&init_layer, parent.as_ref(), &options)?;
-            self.fill_init(&init_layer)?;
+            let below = template.as_ref().or(parent.as_ref());
+            let new = self.create_or_mend(&init_layer, below, &options)?;
+            if new && template.is_some() {
+                self.driver().commit(&init_layer)?;
+            } else {
+                self.fill_init(&init_layer, || Ok(()))?;
+            }
             Ok::<_, LayerError>(new)
         })?;
         let new_mount = self.create_or_mend(&rw.mount, Some(&init_layer), &options)?;
@@ -144,7 +153,7 @@ impl LayerStore {
             }
         }
         if let Some(chain) = &rw.parent {
-            removed.extend(record::collect(tx, self.driver().name(), chain)?);
+            removed.extend(record::collect(tx, self.driver(), chain)?);
         }
         Ok(removed)
     }
@@ -273,7 +282,7 @@ impl LayerStore {
     }
 
     /// Gives whether the layer is new.
-    fn create_or_mend(
+    pub(crate) fn create_or_mend(
         &self,
         id: &LayerId,
         parent: Option<&LayerId>,
@@ -291,7 +300,12 @@ impl LayerStore {
         }
     }
 
-    fn fill_init(&self, id: &LayerId) -> Result<(), LayerError> {
+    /// Fills an init layer and freezes it; `before` that, something may be done.
+    pub(crate) fn fill_init(
+        &self,
+        id: &LayerId,
+        before: impl FnOnce() -> Result<(), LayerError>,
+    ) -> Result<(), LayerError> {
         let prepared = match self.driver().prepare(id, Access::Write) {
             // It was filled before.
             Err(StorageError::ReadOnly { .. }) => return Ok(()),
@@ -305,6 +319,7 @@ impl LayerStore {
             let mounted = Mounted::new(prepared)?;
             init::fill_tree(mounted.root(), owner)?;
         }
+        before()?;
         Ok(self.driver().commit(id)?)
     }
 

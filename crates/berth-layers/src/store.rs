@@ -10,6 +10,7 @@ use berth_types::{ChainId, ContainerId, DiffId, IdMaps, LayerId, Timestamp};
 
 use crate::activations::Activations;
 use crate::files::Files;
+use crate::template::Templates;
 use crate::{Ingest, LayerError, NewLayer, TarStream, record};
 
 /// An image layer as recorded.
@@ -56,7 +57,7 @@ pub struct RwLayer {
 /// A layer whose record is gone and whose bytes wait for [`LayerStore::purge`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Removed {
-    /// The image layer; `None` for a container's.
+    /// The image layer; `None` for a container's, and for what containers of an image began as.
     pub chain: Option<ChainId>,
     /// The driver's name for it.
     pub layer: LayerId,
@@ -77,6 +78,7 @@ pub(crate) struct Inner {
     pub(crate) db: Arc<Db>,
     pub(crate) files: Files,
     pub(crate) activations: Activations,
+    pub(crate) templates: Templates,
     pub(crate) lost_and_found: PathBuf,
     /// What a repair took out of its place and has not moved away yet: no record knows these.
     pub(crate) replaced: Mutex<BTreeSet<LayerId>>,
@@ -118,8 +120,16 @@ impl LayerStore {
     ) -> Result<Self, LayerError> {
         let files = Files::open(root)?;
         let lost_and_found = root.join("lost+found");
-        let (activations, replaced) = (Activations::default(), Mutex::default());
-        let inner = Inner { driver, db, files, activations, lost_and_found, replaced, settings };
+        let inner = Inner {
+            driver,
+            db,
+            files,
+            activations: Activations::default(),
+            templates: Templates::default(),
+            lost_and_found,
+            replaced: Mutex::default(),
+            settings,
+        };
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -208,7 +218,7 @@ impl LayerStore {
         owner: &str,
     ) -> Result<Vec<Removed>, LayerError> {
         record::release(tx, self.inner.driver.name(), chain, owner)?;
-        record::collect(tx, self.inner.driver.name(), chain)
+        record::collect(tx, self.driver(), chain)
     }
 
     /// Takes the bytes of removed layers off the driver. Quick: [`reap`](Self::reap) deletes them.
@@ -272,6 +282,7 @@ impl Inner {
     pub(crate) fn purge(&self, removed: &[Removed]) -> Result<(), LayerError> {
         let mut first = None;
         for Removed { chain, layer } in removed {
+            self.templates.forget(layer);
             if let Err(error) = self.driver.remove(layer) {
                 first.get_or_insert(LayerError::from(error));
             }

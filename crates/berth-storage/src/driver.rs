@@ -70,6 +70,10 @@ pub trait StorageDriver: Debug + Send + Sync {
     fn close(&self) -> Result<(), StorageError> {
         Ok(())
     }
+    /// Whether a new layer has to be mounted before a file can be put into it.
+    fn mounts_to_fill(&self) -> bool {
+        false
+    }
     /// The short way for drivers that keep each layer's own changes in a directory.
     fn native(&self) -> Option<&dyn NativeDiff>;
     /// What drivers over a thin pool know of it.

@@ -204,6 +204,10 @@ impl StorageDriver for BlockTwin {
         self.home.set_aside(id, lost_and_found)
     }
 
+    fn mounts_to_fill(&self) -> bool {
+        true
+    }
+
     fn native(&self) -> Option<&dyn NativeDiff> {
         None
     }

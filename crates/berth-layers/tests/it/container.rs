@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{Read as _, Write as _};
 
-use berth_layers::{ChangeKind, LayerError, LayerStore, Reach};
+use berth_layers::check::Owner;
+use berth_layers::{ChangeKind, LayerError, LayerStore, Reach, RecoverReport};
 use berth_storage::{CreateOptions, NativeDiff};
 use berth_types::{Classify as _, ContainerId, DiffId, Digest, ErrorKind, IdMap, IdMaps};
 
@@ -60,6 +61,51 @@ fn root_a_new_container_has_its_mount_points_and_no_changes() {
             let data = open.store.rw_metadata(&id).unwrap();
             assert_eq!(data.is_some(), root.has_metadata());
         }
+        root.recover();
+    });
+}
+
+#[test]
+fn root_what_containers_of_an_image_begin_as_is_filled_once_and_goes_with_it() {
+    let name = "root_what_containers_of_an_image_begin_as_is_filled_once_and_goes_with_it";
+    on_each_driver(name, |root| {
+        let open = root.open();
+        if !open.store.driver().mounts_to_fill() {
+            return;
+        }
+        let top = load(&open, &[base_tar()], "image").unwrap();
+        let template = open.store.get(&top).unwrap().unwrap().layer.init();
+        // A stop came before it was filled.
+        let driver = open.store.driver();
+        let image = open.store.get(&top).unwrap().unwrap().layer;
+        driver.create(&template, Some(&image), &CreateOptions::default()).unwrap();
+        drop(open);
+        let (open, report) = root.recover();
+        assert_eq!(report, RecoverReport::default());
+        let shown = |id: &ContainerId| names(mount(&open.store, id).root());
+        let first = container(&open, Some(&top)).unwrap();
+        assert!(INIT.iter().all(|name| shown(&first).contains(*name)));
+        // Nobody looks at what was filled before.
+        let removed = open.db.write(|tx| open.store.remove_rw(tx, &first)).unwrap();
+        open.store.purge(&removed).unwrap();
+        open.store.reap().unwrap();
+        let own = root.home().join(template.as_str()).join("data/own");
+        if own.parent().is_some_and(std::path::Path::is_dir) {
+            File::create(&own).unwrap();
+            let second = container(&open, Some(&top)).unwrap();
+            assert!(shown(&second).contains("own"));
+            let removed = open.db.write(|tx| open.store.remove_rw(tx, &second)).unwrap();
+            open.store.purge(&removed).unwrap();
+        }
+        let owner = open.store.owners().unwrap().remove(&template);
+        assert_eq!(owner, Some(Some(Owner::Image(top.clone()))));
+        let layers = || open.store.driver().list().unwrap().len();
+        assert_eq!(layers(), 2, "the image's layer and what its containers begin as");
+        let removed = open.db.write(|tx| open.store.release(tx, &top, "image")).unwrap();
+        open.store.purge(&removed).unwrap();
+        open.store.reap().unwrap();
+        assert_eq!(layers(), 0);
+        drop(open);
         root.recover();
     });
 }

@@ -179,7 +179,8 @@ fn root_without_the_database_everything_is_set_aside() {
         before.sort();
 
         let (_, report) = root.recover();
-        let set_aside = 3 + 2 + 3;
+        let templates = usize::from(root.open().store.driver().mounts_to_fill());
+        let set_aside = 3 + 2 + templates + 3;
         assert_eq!(report.set_aside.len(), set_aside);
         assert!(report.removed.is_empty());
         let lost = root.path().join("lost+found");

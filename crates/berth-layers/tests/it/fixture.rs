@@ -294,6 +294,10 @@ impl Root {
             known.extend([rw.mount.to_string(), rw.mount.init().to_string()]);
         }
         let mut home = self.layers();
+        for layer in store.list().unwrap() {
+            // What its containers begin as.
+            home.remove(layer.layer.init().as_str());
+        }
         home.remove("l");
         home.remove(reserve::NAME);
         home.remove(".berth-mapped");
@@ -534,6 +538,9 @@ impl StorageDriver for Stopping {
     }
     fn set_aside(&self, id: &LayerId, lost_and_found: &Path) -> Result<PathBuf, StorageError> {
         self.call("set_aside")?.set_aside(id, lost_and_found)
+    }
+    fn mounts_to_fill(&self) -> bool {
+        self.inner.mounts_to_fill()
     }
     fn native(&self) -> Option<&dyn NativeDiff> {
         self.inner.native()

@@ -261,6 +261,10 @@ impl StorageDriver for Devicemapper {
         self.set.close()
     }
 
+    fn mounts_to_fill(&self) -> bool {
+        true
+    }
+
     fn native(&self) -> Option<&dyn NativeDiff> {
         None
     }

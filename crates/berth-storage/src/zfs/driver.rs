@@ -148,6 +148,10 @@ impl StorageDriver for Zfs {
         self.set.move_aside(id, lost_and_found)
     }
 
+    fn mounts_to_fill(&self) -> bool {
+        true
+    }
+
     fn native(&self) -> Option<&dyn NativeDiff> {
         None
     }
