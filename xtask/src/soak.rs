@@ -6,7 +6,7 @@ use std::process::Command;
 use anyhow::{Context as _, Result, bail};
 
 use crate::test::FUZZ_TARGETS;
-use crate::vm::cuts::Records;
+use crate::vm::cuts::{Points, Records};
 use crate::{host, run, ui};
 
 /// How long without `--minutes`.
@@ -18,6 +18,8 @@ const OPERATIONS: u64 = 7;
 
 /// Points at which the power of each recorded disk is cut besides, for each minute.
 const CUTS_PER_MINUTE: u64 = 4;
+/// The same of disks that are looked at in a machine.
+const SLOW_CUTS_PER_MINUTE: u64 = 1;
 
 /// Kills the daemon at many points for half of the time, and fuzzes the parsers for the other half.
 /// Then it runs the tests in the virtual machine with all of their cases, however long that takes, and
@@ -73,12 +75,16 @@ pub(crate) fn run(args: &[String]) -> Result<()> {
     }
     ui::step("tests in the virtual machine, with all of their cases");
     crate::test::soak_vm()?;
-    cut_power(minutes * CUTS_PER_MINUTE, &built)
+    cut_power(minutes, &built)
 }
 
-fn cut_power(points: u64, built: &Path) -> Result<()> {
-    ui::step(&format!("the power cut at {points} points of each recorded disk"));
+fn cut_power(minutes: u64, built: &Path) -> Result<()> {
+    let (here, in_machine) = (minutes * CUTS_PER_MINUTE, minutes * SLOW_CUTS_PER_MINUTE);
+    ui::step(&format!(
+        "the power cut at {here} points of each recorded disk, at {in_machine} where that takes a machine"
+    ));
     let conformance = built.join("conformance");
     let records = Records::make_all(&conformance)?;
-    records.check(&conformance, &["--points".to_owned(), points.to_string()])
+    let points = Points { here: Some(here), in_machine: Some(in_machine) };
+    records.check(&conformance, points, None)
 }

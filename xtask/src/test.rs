@@ -15,7 +15,7 @@ use std::time::Instant;
 use anyhow::{Context as _, Result, bail};
 use serde_json::Value;
 
-use crate::vm::cuts::Records;
+use crate::vm::cuts::{Points, Records};
 use crate::{host, run, ui};
 use total::Total;
 pub(crate) use vm::inside;
@@ -306,12 +306,12 @@ fn run_cuts(conformance: &Path, total: &mut Total) -> Result<()> {
             return Ok(());
         }
     };
-    let mut words = Vec::new();
-    if let Ok(points) = std::env::var("BERTH_CUT_POINTS") {
-        words.extend(["--points".to_owned(), points]);
-    }
+    let points = match std::env::var("BERTH_CUT_POINTS") {
+        Ok(points) => Points::of_each(points.parse().context("BERTH_CUT_POINTS")?),
+        Err(_) => Points::default(),
+    };
     let failed = total.failed.len();
-    for mut check in records.checks(conformance, &words)? {
+    for mut check in records.checks(conformance, points, None)? {
         run_reporter("conformance cuts", &mut check, total)?;
     }
     if total.failed.len() > failed {

@@ -51,8 +51,8 @@ replay says what is in LOG, or makes of FILE, which is as long as the disk, what
 if the power is cut after N entries: all that was flushed, and a random half of the rest.
 
 cuts records a daemon at work, for each lab (default overlay2/ext4, overlay2/xfs, btrfs/btrfs,
-devicemapper/ext4, devicemapper-lvm/ext4), and starts one on its disk as it may be at N points (default
-10, or 3 of those that are looked at in a machine). With --without the one at work leaves out
+devicemapper/ext4, devicemapper-lvm/ext4, zfs/ext4), and starts one on its disk as it may be at N points
+(default 10, or 3 of those that are looked at in a machine). With --without the one at work leaves out
 a sync, and the points should be bad; conformance cuts syncs names them.
 
 BERTH_VM_CACHE names the directory that keeps the kernel between runs (default target/vm-cache).";

@@ -4,6 +4,7 @@
 //! overlay2/ext4           | the file system                        | marks |
 //! devicemapper/ext4       | the file system, the pool's files in it| marks |
 //! devicemapper-lvm/ext4   | the file system | a volume group       | marks |
+//! zfs/ext4                | the file system | a pool of ZFS        | marks |
 //! ```
 
 use std::os::unix::fs::{MetadataExt as _, symlink};
@@ -12,10 +13,20 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result, bail, ensure};
 
-use super::{MARKS_AT, USAGE, succeed};
+use super::{MARKS_AT, USAGE, succeed, zpool};
+use crate::needs;
 
-/// Where a volume group begins.
-const GROUP_AT: u64 = 128 << 20;
+/// Those that are recorded where nobody names any.
+pub(super) const USUAL: &[&str] = &[
+    "overlay2/ext4",
+    "overlay2/xfs",
+    "btrfs/btrfs",
+    "devicemapper/ext4",
+    "devicemapper-lvm/ext4",
+    "zfs/ext4",
+];
+/// Where what layers are in begins, where that is not the file system.
+const REST_AT: u64 = 128 << 20;
 /// What the disk of a volume group is called, whichever device it is.
 const GROUP: &str = "/dev/berth-cuts";
 
@@ -48,6 +59,8 @@ enum Place {
     Pool,
     /// In a thin pool on the rest of the disk.
     Group,
+    /// In a pool of ZFS on the rest of the disk.
+    Zpool,
 }
 
 #[rustfmt::skip]
@@ -72,20 +85,26 @@ const KINDS: &[Kind] = &[
         ],
         place: Place::Group,
     },
+    Kind {
+        name: "zfs", driver: "zfs", home: "zfs", options: &["zfs.fsname=berth-cuts/layers"],
+        place: Place::Zpool,
+    },
 ];
 
 impl Lab {
+    /// A lab and its disk: `PATH=LAB/FILESYSTEM`.
     pub(super) fn parse(text: &str) -> Result<Self> {
-        let parts = text.rsplit_once('=').and_then(|(path, lab)| {
-            let (kind, file_system) = lab.split_once('/')?;
-            Some((path, KINDS.iter().find(|known| known.name == kind)?, file_system))
+        let (path, name) = text.rsplit_once('=').with_context(|| unknown(text))?;
+        Ok(Self { path: path.into(), ..Self::named(name)? })
+    }
+
+    /// A lab without a disk.
+    pub(super) fn named(name: &str) -> Result<Self> {
+        let parts = name.split_once('/').and_then(|(kind, file_system)| {
+            Some((KINDS.iter().find(|known| known.name == kind)?, file_system))
         });
-        let known = || {
-            let names: Vec<&str> = KINDS.iter().map(|kind| kind.name).collect();
-            format!("not PATH=LAB/FILESYSTEM: {text:?}; labs are {}\n{USAGE}", names.join(", "))
-        };
-        let (path, kind, file_system) = parts.with_context(known)?;
-        Ok(Self { kind, file_system: file_system.to_owned(), path: path.into() })
+        let (kind, file_system) = parts.with_context(|| unknown(name))?;
+        Ok(Self { kind, file_system: file_system.to_owned(), path: PathBuf::new() })
     }
 
     pub(super) fn name(&self) -> String {
@@ -101,10 +120,20 @@ impl Lab {
         self.kind.home
     }
 
-    /// Whether it has devices that only some kernels have, and of which one lab at a time can be
-    /// cleared away.
+    /// Whether it has devices or a pool that only some kernels have, and of which one lab at a time
+    /// can be cleared away.
     pub(super) fn has_devices(&self) -> bool {
         self.kind.place != Place::Inside
+    }
+
+    /// Why this machine cannot have it, if so.
+    pub(super) fn missing(&self) -> Option<&'static str> {
+        if self.kind.place == Place::Zpool { needs::zfs() } else { None }
+    }
+
+    /// Whether layers are in a pool of ZFS.
+    pub(super) fn has_zpool(&self) -> bool {
+        self.kind.place == Place::Zpool
     }
 
     /// Where a thin pool keeps its metadata, where that is a file.
@@ -134,11 +163,23 @@ impl Lab {
             "btrfs" => make.args(["-q", "-f", "-K", "-b", &bytes.to_string()]).arg(disk),
             other => bail!("no file system {other:?}"),
         };
-        succeed(&mut make)
+        succeed(&mut make)?;
+        if self.has_zpool() {
+            let device = attach_rest(disk)?;
+            let made = zpool::create(&device);
+            succeed(Command::new("losetup").arg("--detach").arg(device))?;
+            made?;
+        }
+        Ok(())
+    }
+
+    /// Whether the file system has the first part of the disk alone.
+    fn has_rest(&self) -> bool {
+        matches!(self.kind.place, Place::Group | Place::Zpool)
     }
 
     fn file_system_bytes(&self) -> u64 {
-        if self.kind.place == Place::Group { GROUP_AT } else { MARKS_AT }
+        if self.has_rest() { REST_AT } else { MARKS_AT }
     }
 
     /// Mounts the file system of `disk`, a device or a file, and makes the rest a device.
@@ -148,7 +189,7 @@ impl Lab {
             succeed(Command::new("modprobe").arg("loop"))?;
         }
         let mut options = Vec::new();
-        if self.kind.place == Place::Group || disk.is_file() {
+        if self.has_rest() || disk.is_file() {
             options.push(format!("loop,sizelimit={}", self.file_system_bytes()));
         }
         if self.file_system == "xfs" {
@@ -160,50 +201,71 @@ impl Lab {
             mount.args(["-o", &options.join(",")]);
         }
         succeed(&mut mount)?;
-        let mut attached =
-            Attached { data_root: data_root.to_owned(), group: None, devices: Vec::new() };
-        if self.has_devices() {
+        let mut attached = Attached {
+            data_root: data_root.to_owned(),
+            place: self.kind.place,
+            rest: None,
+            devices: Vec::new(),
+        };
+        if matches!(self.kind.place, Place::Pool | Place::Group) {
             let device = std::fs::metadata(data_root)?.dev();
             let (major, minor) = (rustix::fs::major(device), rustix::fs::minor(device));
             attached.devices.push(format!("docker-{major}:{minor}-"));
         }
+        if self.has_rest() {
+            let device = attached.rest.insert(attach_rest(disk)?);
+            match self.kind.place {
+                Place::Group => symlink(device, GROUP).with_context(|| GROUP.to_owned())?,
+                _ => zpool::import(device)?,
+            }
+        }
         if self.kind.place == Place::Group {
             attached.devices.push("docker-thinpool".to_owned());
-            attached.group = Some(attach_group(disk)?);
         }
         Ok(attached)
     }
 }
 
-fn attach_group(disk: &Path) -> Result<PathBuf> {
+fn unknown(text: &str) -> String {
+    let names: Vec<&str> = KINDS.iter().map(|kind| kind.name).collect();
+    format!("not a lab: {text:?}; labs are {}\n{USAGE}", names.join(", "))
+}
+
+/// Makes the part of a disk behind the file system a device.
+fn attach_rest(disk: &Path) -> Result<PathBuf> {
+    // Where no udev runs nothing loads it when its device is opened.
+    succeed(Command::new("modprobe").arg("loop"))?;
     let mut attach = Command::new("losetup");
-    let size = (MARKS_AT - GROUP_AT).to_string();
-    attach.args(["--find", "--show", "--offset", &GROUP_AT.to_string(), "--sizelimit", &size]);
+    let size = (MARKS_AT - REST_AT).to_string();
+    attach.args(["--find", "--show", "--offset", &REST_AT.to_string(), "--sizelimit", &size]);
     let output = attach.arg(disk).output().context("losetup")?;
     ensure!(output.status.success(), "losetup: {}", String::from_utf8_lossy(&output.stderr));
-    let device = PathBuf::from(String::from_utf8_lossy(&output.stdout).trim());
-    symlink(&device, GROUP).with_context(|| GROUP.to_owned())?;
-    Ok(device)
+    Ok(PathBuf::from(String::from_utf8_lossy(&output.stdout).trim()))
 }
 
 /// A disk in use. Dropped: it is not any more, and its devices are gone.
 #[derive(Debug)]
 pub(super) struct Attached {
     data_root: PathBuf,
-    group: Option<PathBuf>,
+    place: Place,
+    /// What the part behind the file system is.
+    rest: Option<PathBuf>,
     /// How the names of its devices begin; none: it has none.
     devices: Vec<String>,
 }
 
 impl Attached {
-    /// Lets go of a disk that a daemon has left in order: only a volume group may be active.
+    /// Lets go of a disk that a daemon has left in order: only a volume group may be active, and a
+    /// pool of ZFS imported.
     pub(super) fn detach(mut self) -> Result<()> {
-        if self.group.is_some() {
-            succeed(lvm("vgchange").args(["-an", "docker"]))?;
+        match self.place {
+            Place::Group => succeed(lvm("vgchange").args(["-an", "docker"]))?,
+            Place::Zpool => zpool::export()?,
+            Place::Inside | Place::Pool => {}
         }
         let left = self.devices()?;
         ensure!(left.is_empty(), "devices are left: {}", left.join(", "));
-        self.detach_group()?;
+        self.detach_rest()?;
         succeed(Command::new("umount").arg(&self.data_root))
     }
 
@@ -222,9 +284,11 @@ impl Attached {
         Ok(found)
     }
 
-    fn detach_group(&mut self) -> Result<()> {
-        let Some(device) = self.group.take() else { return Ok(()) };
-        std::fs::remove_file(GROUP)?;
+    fn detach_rest(&mut self) -> Result<()> {
+        let Some(device) = self.rest.take() else { return Ok(()) };
+        if self.place == Place::Group {
+            std::fs::remove_file(GROUP)?;
+        }
         succeed(Command::new("losetup").arg("--detach").arg(device))
     }
 }
@@ -237,7 +301,10 @@ impl Drop for Attached {
         for name in names {
             drop(lvm("dmsetup").args(["remove", "--deferred", &name]).output());
         }
-        drop(self.detach_group());
+        if self.place == Place::Zpool && self.rest.is_some() {
+            zpool::destroy();
+        }
+        drop(self.detach_rest());
     }
 }
 

@@ -9,9 +9,11 @@
 mod check;
 mod expected;
 mod lab;
+mod laps;
 mod points;
 mod record;
 mod syncs;
+mod zpool;
 
 use std::process::Command;
 
@@ -25,11 +27,13 @@ use points::Point;
 const USAGE: &str = "\
 usage: conformance cuts record [--without SYNC] DISK=LAB…
        conformance cuts check [--points N] [--seed S] [--at POINT:SEED] LOG=LAB…
+       conformance cuts labs [LAB…]
        conformance cuts syncs
 
 record makes each LAB on its DISK and works there. check makes the disk at N points (default 10) of each
 LOG and starts a daemon on it; --at takes one point that an earlier run named. LAB is a driver and a file
-system, for example overlay2/xfs. --without works with one sync taken out, to see that check notices;
+system, for example overlay2/xfs; labs says where the disks of each, or of those that are usually
+recorded, can be checked. --without works with one sync taken out, to see that check notices;
 syncs names them.";
 
 /// How large a disk is, and where its file system ends.
@@ -77,6 +81,7 @@ pub(crate) fn run(args: &[String]) -> Result<()> {
     match args.split_first().map(|(verb, rest)| (verb.as_str(), rest)) {
         Some(("record", rest)) => record::run(&Options::parse(rest)?),
         Some(("check", rest)) => check::run(&Options::parse(rest)?),
+        Some(("labs", names)) => labs(names),
         Some(("syncs", [])) => {
             for sync in syncs::ALL {
                 ui::line(&format!("{:<16} {}", sync.name, sync.what));
@@ -85,6 +90,17 @@ pub(crate) fn run(args: &[String]) -> Result<()> {
         }
         _ => bail!("{USAGE}"),
     }
+}
+
+/// Says of each lab whether its disks can be looked at on this machine, whatever its kernel is, or take
+/// one that is known.
+fn labs(names: &[String]) -> Result<()> {
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    for name in if names.is_empty() { lab::USUAL } else { &names } {
+        let place = if Lab::named(name)?.has_devices() { "machine" } else { "here" };
+        ui::line(&format!("{name} {place}"));
+    }
+    Ok(())
 }
 
 /// Runs a program quietly.

@@ -23,11 +23,16 @@ const BACKGROUND: Duration = Duration::from_millis(400);
 const LAYERS: usize = 3;
 const LAYER_BYTES: usize = 96 << 10;
 
-/// Records each lab, the labs side by side.
+/// Records each lab that this machine can have, the labs side by side.
 pub(super) fn run(options: &Options) -> Result<()> {
+    let (possible, missing): (Vec<&Lab>, Vec<&Lab>) =
+        options.labs.iter().partition(|lab| lab.missing().is_none());
+    for lab in missing {
+        ui::detail(&format!("{}: not recorded: {}", lab.name(), lab.missing().unwrap_or_default()));
+    }
     std::thread::scope(|scope| {
         let works: Vec<_> =
-            options.labs.iter().map(|lab| (lab, scope.spawn(|| record(lab, options)))).collect();
+            possible.iter().map(|&lab| (lab, scope.spawn(|| record(lab, options)))).collect();
         for (lab, work) in works {
             let done = work.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
             done.with_context(|| lab.name())?;

@@ -2,8 +2,9 @@
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 
 use super::fixture;
@@ -21,6 +22,7 @@ pub(crate) fn strangers(daemon: &BerthDaemon, api: &Client) -> Result<Vec<String
     found.compare("layer", &root.join("overlay2"), &known.layers, &["l", RESERVE])?;
     found.links(&root.join("overlay2/l"), known.layers.len())?;
     found.thin_devices(&root.join("devicemapper/metadata"), &known.devices)?;
+    found.datasets(&root.join("zfs/.berth-home"), &known)?;
     found.compare("layer's files", &root.join("layers"), &known.chains, &[RESERVE])?;
     found.compare(
         "container's directory",
@@ -54,6 +56,8 @@ struct Known {
     layers: BTreeSet<String>,
     /// Layers that are thin devices.
     devices: BTreeSet<String>,
+    /// Layers that are datasets, by their whole names.
+    datasets: BTreeSet<String>,
     chains: BTreeSet<String>,
     volumes: BTreeSet<String>,
     /// Of builds.
@@ -68,6 +72,7 @@ impl Known {
             let Some(shown) = api.find(&format!("/containers/{id}/json"))? else { continue };
             known.add_layers(&shown["GraphDriver"]["Data"]);
             known.add_device(&shown["GraphDriver"]["Data"], true);
+            known.add_dataset(&shown["GraphDriver"]["Data"], true);
             if shown["State"]["Running"] == true {
                 known.pids.extend(shown["State"]["Pid"].as_u64());
                 let address = shown["NetworkSettings"]["IPAddress"].as_str();
@@ -82,6 +87,7 @@ impl Known {
             let Some(shown) = api.find(&format!("/images/{id}/json"))? else { continue };
             known.add_layers(&shown["GraphDriver"]["Data"]);
             known.add_device(&shown["GraphDriver"]["Data"], false);
+            known.add_dataset(&shown["GraphDriver"]["Data"], false);
             let diffs: Vec<String> = list(&shown["RootFS"]["Layers"]).map(text).collect();
             known.chains.extend(fixture::chains(&diffs));
         }
@@ -115,6 +121,15 @@ impl Known {
             self.devices.insert(format!("{layer}-init"));
         }
         self.devices.insert(layer.to_owned());
+    }
+
+    /// Takes a layer's dataset, and knows the one that a container's stands on.
+    fn add_dataset(&mut self, data: &Value, of_container: bool) {
+        let Some(name) = data["Dataset"].as_str() else { return };
+        if of_container {
+            self.datasets.insert(format!("{name}-init"));
+        }
+        self.datasets.insert(name.to_owned());
     }
 }
 
@@ -156,6 +171,42 @@ impl Found {
         }
         for name in expected.difference(&names) {
             self.0.push(format!("no thin device {}", dir.join(name).display()));
+        }
+        Ok(())
+    }
+
+    /// Each layer has a dataset. Images' layers that are not the last one are not shown by the engine:
+    /// they are counted. The first line of `home` is what they are all below.
+    fn datasets(&mut self, home: &Path, known: &Known) -> Result<()> {
+        let Ok(home) = std::fs::read_to_string(home) else { return Ok(()) };
+        let parent = home.lines().next().unwrap_or_default();
+        let list = Command::new("zfs").args(["list", "-H", "-r", "-o", "name", parent]).output()?;
+        ensure!(list.status.success(), "zfs list: {}", String::from_utf8_lossy(&list.stderr));
+        let names = String::from_utf8_lossy(&list.stdout).into_owned();
+        let names: BTreeSet<String> =
+            names.lines().filter(|name| *name != parent).map(str::to_owned).collect();
+        let is_layer = |name: &str| {
+            let name = name.rsplit('/').next().unwrap_or_default();
+            name.len() == 64 && !name.starts_with('.')
+        };
+        // What an image's containers begin as.
+        let is_template = |name: &str| {
+            let layer = name.strip_suffix("-init").unwrap_or_default();
+            is_layer(layer) && names.contains(layer)
+        };
+        let strange = names.iter().filter(|name| !known.datasets.contains(*name));
+        let (templates, strange): (Vec<&String>, Vec<&String>) =
+            strange.partition(|name| is_template(name));
+        for name in strange.into_iter().filter(|name| !is_layer(name)) {
+            self.0.push(format!("dataset {name}"));
+        }
+        for name in known.datasets.difference(&names) {
+            self.0.push(format!("no dataset {name}"));
+        }
+        let layers = known.chains.len() + 2 * known.containers.len();
+        let found = names.len() - templates.len();
+        if found != layers {
+            self.0.push(format!("{found} datasets for {layers} layers"));
         }
         Ok(())
     }

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
@@ -143,6 +143,16 @@ pub(crate) fn digests(bytes: &[u8]) -> Result<std::collections::BTreeMap<String,
 
 /// What a saved archive of one image holds: the digest of its config, and of each layer.
 pub(crate) fn read_saved(bytes: &[u8]) -> Result<(String, Vec<String>)> {
+    let mut all = read_all_saved(bytes)?;
+    let image = all.pop_first().context("no image was saved")?;
+    ensure!(all.is_empty(), "more images were saved: {all:?}");
+    Ok(image)
+}
+
+/// The same of each image of an archive.
+pub(crate) fn read_all_saved(
+    bytes: &[u8],
+) -> Result<std::collections::BTreeMap<String, Vec<String>>> {
     let mut members = std::collections::BTreeMap::new();
     let mut links = Vec::new();
     for entry in tar::Archive::new(bytes).entries()? {
@@ -164,12 +174,14 @@ pub(crate) fn read_saved(bytes: &[u8]) -> Result<(String, Vec<String>)> {
     }
     let member = |name: &str| members.get(name).with_context(|| format!("{name} was not saved"));
     let manifest: Value = serde_json::from_slice(member("manifest.json")?)?;
-    let config = member(manifest[0]["Config"].as_str().unwrap_or_default())?;
-    let mut layers = Vec::new();
-    for layer in manifest[0]["Layers"].as_array().into_iter().flatten() {
-        layers.push(digest(member(layer.as_str().unwrap_or_default())?));
+    let mut images = std::collections::BTreeMap::new();
+    for image in manifest.as_array().into_iter().flatten() {
+        let config = member(image["Config"].as_str().unwrap_or_default())?;
+        let layers = image["Layers"].as_array().into_iter().flatten();
+        let layers = layers.map(|layer| Ok(digest(member(layer.as_str().unwrap_or_default())?)));
+        images.insert(digest(config), layers.collect::<Result<_>>()?);
     }
-    Ok((digest(config), layers))
+    Ok(images)
 }
 
 fn normal(path: &Path) -> String {

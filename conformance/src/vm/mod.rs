@@ -59,7 +59,7 @@ pub(crate) fn run(words: &[String]) -> Result<()> {
         })?;
     }
     let cases: Vec<_> = zfs::CASES.iter().filter(|(name, _)| wanted(name)).collect();
-    if let Some(need) = zfs::missing().filter(|_| !cases.is_empty()) {
+    if let Some(need) = crate::needs::zfs().filter(|_| !cases.is_empty()) {
         ui::line(&format!("skipped vm zfs: {need}"));
     } else if !cases.is_empty() {
         let _pool = zfs::Pool::create()?;

@@ -32,14 +32,7 @@ pub(super) const CASES: &[Case] = &[
     ("zfs: a pool that is not imported after a start is", import),
 ];
 
-/// Why there can be no pool here, else `None`. The machine has one more disk for it.
-pub(super) fn missing() -> Option<&'static str> {
-    let load = Command::new("modprobe").args(["-q", "zfs"]).status();
-    let is_there = load.is_ok_and(|status| status.success()) && run("zpool", &["list"]).is_ok();
-    if is_there { None } else { Some("zfs-dkms (contrib): cargo xtask vm zfs") }
-}
-
-/// A pool, gone when this is dropped.
+/// A pool on the machine's second disk, gone when this is dropped.
 #[derive(Debug)]
 pub(super) struct Pool {
     device: String,

@@ -14,21 +14,40 @@ use crate::{host, run, ui};
 
 /// What conformance expects of a disk.
 const DISK_BYTES: u64 = 512 << 20;
-/// By driver and file system.
-const LABS: [&str; 5] =
-    ["overlay2/ext4", "overlay2/xfs", "btrfs/btrfs", "devicemapper/ext4", "devicemapper-lvm/ext4"];
 /// Points of those for which a machine is needed, where nobody says how many: it is slow.
 const FEW_POINTS: u64 = 3;
 const BOOT_SECONDS: u64 = 120;
 const SECONDS_FOR_A_POINT: u64 = 30;
-/// Drivers whose disks are looked at in a machine too: the host's kernel may not know them.
-const IN_MACHINE: [&str; 1] = ["devicemapper"];
+
+/// At how many points the power is cut of each lab.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Points {
+    /// Of those whose disks are looked at here.
+    pub(crate) here: Option<u64>,
+    /// Of those whose disks are looked at in a machine.
+    pub(crate) in_machine: Option<u64>,
+}
+
+impl Points {
+    /// As many of each.
+    pub(crate) fn of_each(points: u64) -> Self {
+        Self { here: Some(points), in_machine: Some(points) }
+    }
+}
+
+/// A driver on a file system.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Lab {
+    name: String,
+    /// Whether its disks are looked at in a machine too: this one's kernel may not know them.
+    in_machine: bool,
+}
 
 /// The records of one run. Dropped: they are gone.
 #[derive(Debug)]
 pub(crate) struct Records {
     dir: PathBuf,
-    labs: Vec<String>,
+    labs: Vec<Lab>,
 }
 
 /// What is to be recorded and looked at.
@@ -36,8 +55,8 @@ pub(crate) struct Records {
 struct Options {
     labs: Vec<String>,
     without: Option<String>,
-    /// Words for `conformance cuts check`.
-    check: Vec<String>,
+    points: Points,
+    seed: Option<String>,
 }
 
 pub(super) fn run(args: &[String]) -> Result<()> {
@@ -49,10 +68,19 @@ pub(super) fn run(args: &[String]) -> Result<()> {
     let built = run::build_release()?;
     run::succeed(run::cargo().args(["build", "--release", "-p", "conformance"]))?;
     let conformance = built.join("conformance");
-    let labs: Vec<&str> = options.labs.iter().map(String::as_str).collect();
-    let labs = if labs.is_empty() { &LABS[..] } else { &labs };
+    let labs = ask_for_labs(&conformance, &options.labs)?;
     let records = Records::make(&conformance, labs, options.without.as_deref())?;
-    records.check(&conformance, &options.check)
+    records.check(&conformance, options.points, options.seed.as_deref())
+}
+
+/// These labs, or those that are usually recorded.
+fn ask_for_labs(conformance: &Path, names: &[String]) -> Result<Vec<Lab>> {
+    let said = run::output(Command::new(conformance).args(["cuts", "labs"]).args(names))?;
+    let labs = said.lines().map(|line| {
+        let (name, place) = line.split_once(' ').with_context(|| format!("a lab: {line:?}"))?;
+        Ok(Lab { name: name.to_owned(), in_machine: place == "machine" })
+    });
+    labs.collect()
 }
 
 impl Options {
@@ -62,7 +90,10 @@ impl Options {
         while let Some(flag) = args.next() {
             let value = args.next().with_context(|| format!("{flag} needs a value\n{USAGE}"))?;
             match flag.as_str() {
-                "--points" | "--seed" => options.check.extend([flag.clone(), value.clone()]),
+                "--points" => {
+                    options.points = Points::of_each(value.parse().context("--points")?);
+                }
+                "--seed" => options.seed = Some(value.clone()),
                 "--without" => options.without = Some(value.clone()),
                 "--lab" => options.labs.push(value.clone()),
                 _ => bail!("{flag} is unknown\n{USAGE}"),
@@ -73,39 +104,46 @@ impl Options {
 }
 
 impl Records {
-    /// Records all labs, for which [`prepare`] was called.
+    /// Records the labs that usually are, for which [`prepare`] was called.
     pub(crate) fn make_all(conformance: &Path) -> Result<Self> {
-        Self::make(conformance, &LABS, None)
+        Self::make(conformance, ask_for_labs(conformance, &[])?, None)
     }
 
-    fn make(conformance: &Path, labs: &[&str], without: Option<&str>) -> Result<Self> {
+    fn make(conformance: &Path, labs: Vec<Lab>, without: Option<&str>) -> Result<Self> {
         let dir = run::target().join(format!("cuts-{}", std::process::id()));
         std::fs::create_dir_all(&dir)?;
-        let records = Self { dir, labs: labs.iter().map(|&lab| lab.to_owned()).collect() };
+        let records = Self { dir, labs };
+        let names: Vec<&str> = records.labs.iter().map(|lab| lab.name.as_str()).collect();
         let mut words = vec![conformance.display().to_string(), "cuts".into(), "record".into()];
         if let Some(sync) = without {
             words.extend(["--without".to_owned(), sync.to_owned()]);
         }
         let letters = 'a'..='z';
-        words
-            .extend(labs.iter().zip(letters).map(|(lab, letter)| format!("/dev/vd{letter}={lab}")));
-        let logs = (0..labs.len()).map(|number| records.log(number));
+        words.extend(
+            names.iter().zip(letters).map(|(lab, letter)| format!("/dev/vd{letter}={lab}")),
+        );
+        let logs = (0..names.len()).map(|number| records.log(number));
         let setup = Setup {
             command: words,
             disks: logs.map(|log| Disk::Recorded { bytes: DISK_BYTES, log }).collect(),
             console: Some(run::target().join("vm-console.log")),
             ..Setup::new()?
         };
-        ui::step(&format!("recording the disks of {}", labs.join(", ")));
+        ui::step(&format!("recording the disks of {}", names.join(", ")));
         let code = start(&setup, &Interrupt::watch()?)?;
         ensure!(code == 0, "the machine ended with code {code}");
         Ok(records)
     }
 
-    /// Looks at all of them, and keeps them if anything is wrong. `words` go to `conformance cuts check`.
-    pub(crate) fn check(self, conformance: &Path, words: &[String]) -> Result<()> {
+    /// Looks at all of them, and keeps them if anything is wrong.
+    pub(crate) fn check(
+        self,
+        conformance: &Path,
+        points: Points,
+        seed: Option<&str>,
+    ) -> Result<()> {
         let mut checked = Ok(());
-        for mut check in self.checks(conformance, words)? {
+        for mut check in self.checks(conformance, points, seed)? {
             checked = checked.and(run::succeed(&mut check));
         }
         if checked.is_err() {
@@ -115,34 +153,36 @@ impl Records {
     }
 
     /// The commands that look at them.
-    pub(crate) fn checks(&self, conformance: &Path, words: &[String]) -> Result<Vec<Command>> {
+    pub(crate) fn checks(
+        &self,
+        conformance: &Path,
+        points: Points,
+        seed: Option<&str>,
+    ) -> Result<Vec<Command>> {
         let labs = self.labs.iter().enumerate();
-        let (inside, outside): (Vec<_>, Vec<_>) = labs.partition(|(_, lab)| {
-            let driver = lab.split(['/', '-']).next().unwrap_or_default();
-            IN_MACHINE.contains(&driver)
-        });
-        let name =
-            |(number, lab): &(usize, &String)| format!("{}={lab}", self.log(*number).display());
+        let (inside, outside): (Vec<_>, Vec<_>) = labs.partition(|(_, lab)| lab.in_machine);
+        let words = |points: Option<u64>, labs: &[(usize, &Lab)]| {
+            let mut words = vec!["cuts".to_owned(), "check".to_owned()];
+            words.extend(points.into_iter().flat_map(|n| ["--points".to_owned(), n.to_string()]));
+            words.extend(seed.into_iter().flat_map(|s| ["--seed".to_owned(), s.to_owned()]));
+            let name = |(number, lab): &(usize, &Lab)| {
+                format!("{}={}", self.log(*number).display(), lab.name)
+            };
+            words.extend(labs.iter().map(name));
+            words
+        };
         let mut commands = Vec::new();
         if !outside.is_empty() {
             let mut here = Command::new(conformance);
-            here.args(["cuts", "check"]).args(words).args(outside.iter().map(name));
+            here.args(words(points.here, &outside));
             commands.push(here);
         }
         if !inside.is_empty() {
-            let mut words = words.to_vec();
-            let given = words.iter().position(|word| word == "--points");
-            let points = match given.and_then(|at| words.get(at + 1)) {
-                Some(points) => points.parse().context("--points")?,
-                None => FEW_POINTS,
-            };
-            if given.is_none() {
-                words.extend(["--points".to_owned(), points.to_string()]);
-            }
+            let points = points.in_machine.unwrap_or(FEW_POINTS);
             let limit = BOOT_SECONDS + SECONDS_FOR_A_POINT * points * inside.len() as u64;
             let mut there = Command::new(std::env::current_exe().context("this program's path")?);
             there.args(["vm", "run", "--limit", &limit.to_string(), "--"]).arg(conformance);
-            there.args(["cuts", "check"]).args(&words).args(inside.iter().map(name));
+            there.args(words(Some(points), &inside));
             commands.push(there);
         }
         Ok(commands)
