@@ -284,6 +284,13 @@ impl Attached {
         Ok(found)
     }
 
+    /// The thin pool, while a daemon has it.
+    pub(super) fn thin_pool(&self) -> Result<PathBuf> {
+        let names = self.devices()?;
+        let pool = names.iter().find(|name| name.ends_with("pool")).context("there is no pool")?;
+        Ok(Path::new("/dev/mapper").join(pool))
+    }
+
     fn detach_rest(&mut self) -> Result<()> {
         let Some(device) = self.rest.take() else { return Ok(()) };
         if self.place == Place::Group {

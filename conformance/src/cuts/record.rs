@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 use super::expected::{Kind, Marks};
 use super::{Lab, NAMELESS, Options, list, syncs};
 use crate::client::Client;
-use crate::daemon::{BerthDaemon, berth_program};
+use crate::daemon::BerthDaemon;
 use crate::kill::fixture::{CONTENT, Image};
 use crate::kill::lab;
 use crate::kill::random::Random;
@@ -50,9 +50,7 @@ fn record(lab: &Lab, options: &Options) -> Result<()> {
     let flags = lab.flags();
     daemon.set_flags(&flags.iter().map(String::as_str).collect::<Vec<_>>());
     if let Some(sync) = options.without {
-        let mut words = syncs::without(sync, daemon.data_root(), lab.home());
-        words.extend([berth_program()?.display().to_string(), "daemon".to_owned()]);
-        daemon.set_program(&words.iter().map(String::as_str).collect::<Vec<_>>());
+        syncs::leave_out(sync, lab, &attached, &mut daemon)?;
     }
     daemon.restart()?;
     let api = Client::new(&daemon.socket());

@@ -7,26 +7,38 @@ use std::path::Path;
 
 use anyhow::{Context as _, Result};
 
+use super::lab::{Attached, Lab};
+use crate::daemon::{BerthDaemon, berth_program};
+
 /// One sync.
 #[derive(Debug)]
 pub(super) struct Sync {
     pub(super) name: &'static str,
     pub(super) what: &'static str,
     call: &'static str,
-    /// Of which file or directory, below the data root; `None` for any.
-    of: Option<&'static str>,
+    of: Of,
 }
 
-/// The driver's directory.
-const HOME: &str = "";
+/// What is synced.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Of {
+    Any,
+    /// A file or directory below the data root.
+    File(&'static str),
+    /// The driver's directory.
+    Home,
+    /// The pool of thin devices.
+    Pool,
+}
 
 #[rustfmt::skip]
 pub(super) const ALL: &[Sync] = &[
-    Sync { name: "wal",     what: "the database's log, at each commit",          call: "fsync",  of: Some("berth.db-wal") },
-    Sync { name: "db",      what: "the database, when its log is copied into it", call: "fsync",  of: Some("berth.db") },
-    Sync { name: "layers",  what: "the file system, when layers are complete",   call: "syncfs", of: None },
-    Sync { name: "names",   what: "layers/, when layers have their names there", call: "fsync",  of: Some("layers") },
-    Sync { name: "removal", what: "the driver's directory, before content is deleted", call: "fsync",  of: Some(HOME) },
+    Sync { name: "wal",     what: "the database's log, at each commit",           call: "fsync",  of: Of::File("berth.db-wal") },
+    Sync { name: "db",      what: "the database, when its log is copied into it", call: "fsync",  of: Of::File("berth.db") },
+    Sync { name: "layers",  what: "the file system, when layers are complete",    call: "syncfs", of: Of::Any },
+    Sync { name: "names",   what: "layers/, when layers have their names there",  call: "fsync",  of: Of::File("layers") },
+    Sync { name: "removal", what: "the driver's directory: before content is deleted, and with each change of a thin device", call: "fsync", of: Of::Home },
+    Sync { name: "pool",    what: "the pool of thin devices, when layers are complete", call: "fsync", of: Of::Pool },
 ];
 
 pub(super) fn find(name: &str) -> Result<&'static Sync> {
@@ -34,19 +46,42 @@ pub(super) fn find(name: &str) -> Result<&'static Sync> {
     found.with_context(|| format!("no sync {name:?}: see conformance cuts syncs"))
 }
 
-/// What runs the daemon without `sync`; the daemon's own words follow.
-pub(super) fn without(sync: &Sync, data_root: &Path, home: &str) -> Vec<String> {
-    let inject = format!("inject={}:retval=0", sync.call);
-    let trace = format!("trace={}", sync.call);
+/// Has the daemon, which does not run yet, work without `sync`.
+pub(super) fn leave_out(
+    sync: &Sync,
+    lab: &Lab,
+    attached: &Attached,
+    daemon: &mut BerthDaemon,
+) -> Result<()> {
+    let root = daemon.data_root();
+    let of = match sync.of {
+        Of::Any => None,
+        Of::File(name) => Some(root.join(name)),
+        Of::Home => Some(root.join(lab.home())),
+        Of::Pool => {
+            // Its name is known once it was there.
+            daemon.restart()?;
+            let pool = attached.thin_pool()?;
+            daemon.stop()?;
+            Some(pool)
+        }
+    };
+    let mut words = strace(sync.call, of.as_deref());
+    words.extend([berth_program()?.display().to_string(), "daemon".to_owned()]);
+    daemon.set_program(&words.iter().map(String::as_str).collect::<Vec<_>>());
+    Ok(())
+}
+
+/// What answers a call with success and does not make it; the daemon's own words follow.
+fn strace(call: &str, of: Option<&Path>) -> Vec<String> {
+    let inject = format!("inject={call}:retval=0");
+    let trace = format!("trace={call}");
     // The daemon is strace's parent, not its child, so signals reach it.
     let mut words: Vec<String> =
         ["strace", "-D", "-f", "--seccomp-bpf", "-qqq", "-o", "/dev/null", "-e"]
             .map(str::to_owned)
             .to_vec();
     words.extend([trace, "-e".to_owned(), inject]);
-    if let Some(of) = sync.of {
-        let of = if of == HOME { home } else { of };
-        words.extend(["-P".to_owned(), data_root.join(of).display().to_string()]);
-    }
+    words.extend(of.into_iter().flat_map(|of| ["-P".to_owned(), of.display().to_string()]));
     words
 }
