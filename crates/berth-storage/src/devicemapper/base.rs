@@ -37,7 +37,7 @@ impl Set {
         let mut state = self.state();
         state.base_size = base.size;
         state.fs = Fs::of_name(&stored.fs);
-        state.base_is_begun = begun.is_some_and(|uuid| uuid == stored.uuid);
+        state.base_is_begun = begun.is_some_and(|uuid| uuid == stored.uuid.as_bytes());
         Ok(())
     }
 

@@ -13,7 +13,7 @@ use super::error::DevicemapperError;
 use super::options::{Fs, Options};
 use crate::StorageError;
 use crate::error::io_at;
-use crate::programs::load_module;
+use crate::programs::{load_module, on_path};
 
 /// Where in a device's file system its layer is.
 pub(super) const ROOT: &str = "rootfs";
@@ -44,8 +44,7 @@ pub(super) fn choose(options: &Options) -> Fs {
 }
 
 fn xfs_works() -> Result<(), &'static str> {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    if !std::env::split_paths(&path).any(|dir| dir.join("mkfs.xfs").is_file()) {
+    if !on_path("mkfs.xfs") {
         return Err("exec: \"mkfs.xfs\": executable file not found in $PATH");
     }
     load_module("xfs");

@@ -53,9 +53,9 @@ pub(super) fn clear_committed(home: &Path, id: &LayerId) -> Result<(), StorageEr
 }
 
 /// The UUID of the base device's file system, if that has the directory of a layer.
-pub(super) fn begun_base(home: &Path) -> Result<Option<String>, StorageError> {
+pub(super) fn begun_base(home: &Path) -> Result<Option<Vec<u8>>, StorageError> {
     let path = home.join(BEGUN);
-    match fs::read_to_string(&path) {
+    match fs::read(&path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         other => other.map(Some).map_err(io_at("read", path)),
     }

@@ -4,11 +4,13 @@ use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
-use berth_sys::dm::Control;
+use berth_fs::atomic;
+use berth_sys::dm::{self, Control};
 use berth_types::LayerId;
 
 use super::super::driver::check_udev;
 use super::super::options::Options;
+use super::super::records::Role;
 use super::{Devicemapper, active, disk, opts, small, try_small};
 use crate::suite::{content, layer, rw, same, write};
 use crate::{Access, CreateOptions, Mounted, StorageDriver as _};
@@ -112,6 +114,41 @@ fn vm_devicemapper_files_devices_and_status_are_dockers() {
     let kept = text(metadata.join("deviceset-metadata"));
     assert!(kept.starts_with(r#"{"next_device_id":3,"BaseDeviceUUID":""#), "{kept}");
     assert_eq!(content(&driver, &top), same(&["a"]));
+}
+
+#[test]
+fn vm_devicemapper_layers_begin_on_a_base_device_as_docker_makes_it() {
+    if !testkit::in_vm("vm_devicemapper_layers_begin_on_a_base_device_as_docker_makes_it") {
+        return;
+    }
+    let disk = disk();
+    let home = disk.path().join("devicemapper");
+    let driver = small(&home, &[]);
+    let set = &driver.set;
+    let base = set.device(&Role::Base).unwrap().unwrap();
+    set.activate(&Role::Base, &base).unwrap();
+    let name = set.name(&Role::Base, &base);
+    let empty = |top: &Path| {
+        fs::remove_dir(top.join("rootfs")).unwrap();
+        fs::remove_file(top.join("id")).unwrap();
+    };
+    set.look_in(&dm::path(&name), |_, _, top| {
+        empty(top);
+        Ok(())
+    })
+    .unwrap();
+    set.deactivate(&name).unwrap();
+    drop(driver);
+    for mark in [None, Some(&b"of another"[..]), Some(&b"\xff\xfe"[..])] {
+        match mark {
+            None => fs::remove_file(home.join(".berth-base")).unwrap(),
+            Some(mark) => atomic::write(&home.join(".berth-base"), mark).unwrap(),
+        }
+        let driver = small(&home, &[]);
+        let bottom = layer(&driver, None, &["a"]);
+        let top = layer(&driver, Some(&bottom), &["b"]);
+        assert_eq!(content(&driver, &top), same(&["a", "b"]));
+    }
 }
 
 #[test]
