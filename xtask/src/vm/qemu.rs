@@ -18,8 +18,10 @@ const PROCESSORS: usize = 4;
 const LOG_TIMES: u64 = 16;
 /// apparmor=0: with it, engines look for its parser. The mitigations only cost time here.
 /// `no_timer_check`: what is measured of an emulated timer on a busy machine proves nothing.
-const KERNEL_WORDS: &str =
-    "console=ttyS0 panic=-1 quiet loglevel=4 mitigations=off apparmor=0 no_timer_check";
+/// `softlockup_panic`: a kernel that turns in circles for twice the threshold (in seconds) says where,
+/// and ends; a busy host must not make it look so.
+const KERNEL_WORDS: &str = "console=ttyS0 panic=-1 quiet loglevel=4 mitigations=off apparmor=0 \
+                            no_timer_check watchdog_thresh=60 softlockup_panic=1";
 
 /// The machine's disks in qemu's words.
 pub(super) fn disks(setup: &Setup, dir: &Path) -> Result<Vec<String>> {
