@@ -66,7 +66,13 @@ fn record(lab: &Lab, options: &Options) -> Result<()> {
             daemon.restart()?;
         }
     }
-    ui::detail(&format!("{}: recorded", lab.name()));
+    let mut done = format!("{}: recorded", lab.name());
+    if let Some(sync) = options.without {
+        let count = syncs::count(&daemon)?;
+        ensure!(count > 0, "the daemon never asked for the sync {}", sync.name);
+        done = format!("{done} without {}, {count} times", sync.name);
+    }
+    ui::detail(&done);
     attached.detach()
 }
 
