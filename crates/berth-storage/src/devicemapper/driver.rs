@@ -56,9 +56,9 @@ impl Devicemapper {
         }
         let records = Records::open(dir)?;
         let pool = match &options.thin_pool {
-            Some(name) => Pool::foreign(&mapper, name)?,
+            Some(name) => foreign(&mapper, name)?,
             None if !options.lvm.device.is_empty() => {
-                Pool::foreign(&mapper, lvm::ensure(dir, &options.lvm)?)?
+                foreign(&mapper, lvm::ensure(dir, &options.lvm)?)?
             }
             None => Pool::own(&mapper, dir, &prefix, &options, is_used(&records)?)?,
         };
@@ -96,6 +96,11 @@ impl Devicemapper {
     fn is_committed(&self, id: &LayerId) -> Result<bool, StorageError> {
         layout::is_committed(&self.set.home, id)
     }
+}
+
+fn foreign(mapper: &Mapper, name: &str) -> Result<Pool, StorageError> {
+    lvm::activate(mapper, name)?;
+    Pool::foreign(mapper, name)
 }
 
 /// Whether the pool has held anything.

@@ -10,6 +10,10 @@ use berth_types::{Classify, ErrorKind, size};
 pub enum DevicemapperError {
     #[error("devmapper: Non existing device {name}")]
     NonExisting { name: String },
+    #[error(
+        "devmapper: Non existing device {name} (a volume that is not active: lvchange -ay {volume})"
+    )]
+    NotActive { name: String, volume: String },
     #[error("devmapper: Device {name} is not a thin pool")]
     NotAPool { name: String },
     #[error("devmapper: the status of thin pool {name} is not known: {status:?}")]
@@ -180,6 +184,7 @@ impl Classify for DevicemapperError {
             | Self::Needed { .. }
             | Self::SnapshotExists { .. } => ErrorKind::Conflict,
             Self::NonExisting { .. }
+            | Self::NotActive { .. }
             | Self::NotAPool { .. }
             | Self::PoolStatus { .. }
             | Self::PoolMode { .. }

@@ -14,6 +14,7 @@ use berth_sys::dm;
 use serde::{Deserialize, Serialize};
 
 use super::error::DevicemapperError;
+use super::mapper::Mapper;
 use super::options::Lvm;
 use super::pool::is_empty;
 use super::set::step;
@@ -67,7 +68,7 @@ pub(super) fn ensure(home: &Path, lvm: &Lvm) -> Result<&'static str, StorageErro
                 DevicemapperError::Refused("changing direct-lvm config is not supported").into()
             );
         }
-        Some(_) => activate(),
+        Some(_) => {}
         None => set_up(home, lvm, &asked)?,
     }
     Ok(POOL)
@@ -83,13 +84,32 @@ fn saved(home: &Path) -> Result<Option<Config>, StorageError> {
     Ok(Some(parsed.map_err(|source| DevicemapperError::Record { path, source })?))
 }
 
-/// After a reboot nothing may have done so yet. That it failed is seen by the pool that is missing.
-fn activate() {
-    if dm::path(POOL).symlink_metadata().is_err()
-        && let Err(error) = run("lvchange", &["-ay", VOLUME])
+/// Activates the volume that is this pool: after a reboot nothing may have done so yet. Docker leaves that
+/// to the administrator for a pool that it did not make. That it failed is seen by the pool that is missing.
+pub(super) fn activate(mapper: &Mapper, pool: &str) -> Result<(), StorageError> {
+    if mapper.info(pool)?.is_some_and(|info| info.is_active) {
+        return Ok(());
+    }
+    if let Some(volume) = volume_name(pool)
+        && let Err(error) = run("lvchange", &["-ay", &volume])
     {
         tracing::warn!(error = berth_types::kind::chain(&error), "the thin pool is not active");
     }
+    Ok(())
+}
+
+/// The volume `GROUP/NAME` that LVM would give this name in the device-mapper: there a hyphen stands
+/// between them, and those of their own are doubled. No volume's name begins with one.
+pub(super) fn volume_name(name: &str) -> Option<String> {
+    let run = |at: usize| name[..=at].bytes().rev().take_while(|&byte| byte == b'-').count();
+    let is_last = |at: usize| !name[at + 1..].starts_with('-');
+    let mut hyphens = name.match_indices('-').map(|(at, _)| at);
+    let between = hyphens.find(|&at| is_last(at) && run(at) % 2 == 1)?;
+    let (group, volume) = (&name[..between], &name[between + 1..]);
+    if group.is_empty() || volume.is_empty() {
+        return None;
+    }
+    Some(format!("{}/{}", group.replace("--", "-"), volume.replace("--", "-")))
 }
 
 fn set_up(home: &Path, lvm: &Lvm, asked: &Config) -> Result<(), StorageError> {
@@ -261,6 +281,25 @@ mod tests {
         assert_eq!(group_of(display), Some("tank"));
         assert_eq!(group_of("  VG Name               \n"), None);
         assert_eq!(group_of(""), None);
+    }
+
+    #[test]
+    fn a_volume_is_known_by_the_name_of_its_device() {
+        #[rustfmt::skip]
+        let table = [
+            ("docker-thinpool", Some("docker/thinpool")),
+            ("a--b-c--d",       Some("a-b/c-d")),
+            ("a----b-c",        Some("a--b/c")),
+            ("a---b",           Some("a-/b")),
+            ("thinpool",        None),
+            ("a--b",            None),
+            ("-b",              None),
+            ("a-",              None),
+            ("",                None),
+        ];
+        for (name, volume) in table {
+            assert_eq!(volume_name(name).as_deref(), volume, "{name:?}");
+        }
     }
 
     #[test]

@@ -10,6 +10,7 @@ use berth_sys::dm::{self, Line};
 use berth_sys::loopdev::LoopDevice;
 
 use super::error::DevicemapperError;
+use super::lvm;
 use super::mapper::Mapper;
 use super::options::{Options, WhenFull};
 use super::watch::Below;
@@ -116,7 +117,11 @@ impl Pool {
     pub(super) fn foreign(mapper: &Mapper, name: &str) -> Result<Self, StorageError> {
         let name = name.to_owned();
         let Some(info) = mapper.info(&name)?.filter(|info| info.is_active) else {
-            return Err(DevicemapperError::NonExisting { name }.into());
+            let missing = match lvm::volume_name(&name) {
+                Some(volume) => DevicemapperError::NotActive { name, volume },
+                None => DevicemapperError::NonExisting { name },
+            };
+            return Err(missing.into());
         };
         only_pool(&name, mapper.table(&name)?)?;
         Ok(Self { name, device: number(info.device), parts: None })
