@@ -38,6 +38,9 @@ Runs COMMAND as root in a machine of its own and ends with its exit code.
   --disk SIZE|FILE   a disk, /dev/vda and on: an empty one (2G, 512M), or a file's content (repeatable)
   --record SIZE=LOG  an empty disk, all writes to which are recorded in LOG (repeatable)
   --limit SECONDS    end the machine after so long, with exit code 124 (default 600)
+  --boots N          boot it up to N times (default 1): a command that ends with exit code 90 asks for a
+                     reboot, with 91 for a power cut, and runs again with the same disks and the number
+                     of the boot in BERTH_VM_BOOT
   --memory MIB       its memory (default 2048)
   --cgroup v1|v2     the control groups' version (default v2)
   --kernel FILE      a kernel (bzImage) with everything built in, instead of Debian's

@@ -19,6 +19,7 @@ use rustix::termios::Winsize;
 use serde_json::Value;
 
 use super::initramfs;
+use super::setup::POWER_CUT;
 use crate::{processes, run};
 
 /// Ports between machine and host: what the command prints, and its exit code.
@@ -26,6 +27,7 @@ pub(super) const PORTS: [&str; 3] = ["out", "err", "code"];
 /// What comes from the last of them before the command is run.
 pub(super) const UP: &str = "up\n";
 const NAP: Duration = Duration::from_millis(10);
+const CUT_LIMIT: Duration = Duration::from_mins(1);
 
 /// Never returns where it belongs: the machine is powered off at the end.
 pub(super) fn init() -> Result<()> {
@@ -65,7 +67,12 @@ fn work() -> Result<()> {
             127
         }
     };
-    Ok(writeln!(code, "{answer}")?)
+    writeln!(code, "{answer}")?;
+    if answer == i32::from(POWER_CUT) && job["is_last_boot"] == false {
+        // Until the host ends the machine, with everything as it is.
+        std::thread::sleep(CUT_LIMIT);
+    }
+    Ok(())
 }
 
 fn mount_all(job: &Value) -> Result<()> {
@@ -154,6 +161,7 @@ fn command(job: &Value, err: &File) -> Result<Command> {
     command.envs([("HOME", "/root"), ("LANG", "C.UTF-8"), ("BERTH_VM", "1")]);
     // There is one processor, and a mount namespace that one test makes holds what another mounted.
     command.env("RUST_TEST_THREADS", "1");
+    command.env("BERTH_VM_BOOT", job["boot"].to_string());
     command.env("BERTH_VM_DISKS", job["disks"].as_str().unwrap_or_default());
     for pair in job["env"].as_array().into_iter().flatten() {
         if let [name, value] = strings(pair).as_slice() {

@@ -4,14 +4,13 @@
 //! are killed by the kernel should this program be killed.
 
 use std::fs::File;
-use std::io::{PipeReader, Read};
+use std::io::{ErrorKind, PipeReader, Read};
 use std::os::fd::{AsFd, AsRawFd as _};
 use std::os::unix::net::UnixListener;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -22,7 +21,7 @@ use serde_json::json;
 
 use super::kernel::{self, Kernel};
 use super::rundir::RunDir;
-use super::setup::{Cgroup, Setup};
+use super::setup::{Cgroup, POWER_CUT, REBOOT, Setup};
 use super::{guest, initramfs, qemu};
 use crate::interrupt::Interrupt;
 use crate::{run, ui};
@@ -33,27 +32,13 @@ const NAP: Duration = Duration::from_millis(10);
 const TIMED_OUT: u8 = 124;
 /// A kernel measures timers while it boots, and may misjudge those of a machine that is emulated on
 /// a busy one: it gives up, or waits for ever.
-const MOST_BOOTS: u32 = 3;
+const MOST_TRIES: u32 = 3;
 const BOOT_LIMIT: Duration = Duration::from_secs(90);
 
-/// Runs the machine, for which [`prepare`](super::prepare) was called, to its end; gives the exit code of its command. What the command prints is
-/// printed meanwhile.
+/// Runs the machine, for which [`prepare`](super::prepare) was called, to its end; gives the exit code of its
+/// command in the last boot. What the command prints is printed meanwhile.
 pub(crate) fn start(setup: &Setup, interrupt: &Interrupt) -> Result<u8> {
-    let mut boots = 1;
-    loop {
-        match run_once(setup, interrupt)? {
-            Ok(code) => return Ok(code),
-            Err(NotUp(why)) if boots < MOST_BOOTS => ui::error(&format!("{why}\nbooting it again")),
-            Err(NotUp(why)) => bail!("{why}"),
-        }
-        boots += 1;
-    }
-}
-
-/// A machine that ended, or was ended, before it could run anything, and why.
-struct NotUp(String);
-
-fn run_once(setup: &Setup, interrupt: &Interrupt) -> Result<Result<u8, NotUp>> {
+    let until = Instant::now() + setup.limit;
     let cache = kernel::cache()?;
     let lock = kernel::lock(&cache)?;
     let kernel = match &setup.kernel {
@@ -63,37 +48,111 @@ fn run_once(setup: &Setup, interrupt: &Interrupt) -> Result<Result<u8, NotUp>> {
     let dir = RunDir::create(&cache)?;
     drop(lock);
     let disks = qemu::disks(setup, dir.path())?;
-    let program = std::env::current_exe().context("the path of this program")?;
-    let archive = initramfs::build(&kernel, &program, &job(setup, disks.len()))?;
-    run::write(&dir.path().join("initramfs"), &archive)?;
-    let root = Share::start(&dir, "root", Path::new("/"), "always")?;
-    let share = setup.share.as_deref().map(|path| Share::start(&dir, "share", path, "auto"));
-    let share = share.transpose()?;
-    let shares: Vec<&Share> = [&root].into_iter().chain(&share).collect();
-    let mut machine = Machine::boot(setup, &kernel, &dir, &disks, &shares)?;
-    let ended = machine.follow(setup.limit, interrupt);
-    machine.end();
-    if let Some(terminal) = &setup.terminal {
-        rustix::termios::tcsetattr(std::io::stdin(), OptionalActions::Now, &terminal.state)?;
+    File::create(console(dir.path(), setup)).context("the file for the kernel's messages")?;
+    let mut boot = Boot { setup, kernel: &kernel, dir: &dir, disks: &disks, until, number: 1 };
+    loop {
+        let code = boot.run(interrupt)?;
+        if !boot.is_last() && matches!(code, REBOOT | POWER_CUT) {
+            ui::raw_error(format!("the machine boots again (code {code})\n").as_bytes());
+            boot.number += 1;
+        } else {
+            return Ok(code);
+        }
     }
-    // Joins what reads it: only then is it certain whether the machine was up.
-    let code = machine.code();
-    let logs = || logs(dir.path(), setup);
-    let not_up = |what: &str| Ok(Err(NotUp(format!("the machine {what}{}", logs()))));
-    match ended? {
-        End::NotUp => not_up(&format!("did not come up in {} s", BOOT_LIMIT.as_secs())),
-        End::PoweredOff if !machine.is_up() => not_up("ended before it was up"),
-        End::PoweredOff => {
-            code.map(Ok).with_context(|| format!("the machine gave no exit code{}", logs()))
+}
+
+/// A machine that ended, or was ended, before it could run anything, and why.
+struct NotUp(String);
+
+/// One boot of a machine.
+struct Boot<'a> {
+    setup: &'a Setup,
+    kernel: &'a Kernel,
+    dir: &'a RunDir,
+    disks: &'a [String],
+    /// When the machine is ended.
+    until: Instant,
+    /// From 1.
+    number: u32,
+}
+
+impl Boot<'_> {
+    fn is_last(&self) -> bool {
+        self.number >= self.setup.boots
+    }
+
+    /// Gives the exit code of the command.
+    fn run(&self, interrupt: &Interrupt) -> Result<u8> {
+        let mut tries = 1;
+        loop {
+            match self.run_once(interrupt)? {
+                Ok(code) => return Ok(code),
+                Err(NotUp(why)) if tries < MOST_TRIES => {
+                    ui::error(&format!("{why}\nbooting it again"));
+                }
+                Err(NotUp(why)) => bail!("{why}"),
+            }
+            tries += 1;
         }
-        End::Limit => {
-            ui::error(&format!(
-                "the machine was ended after {} s{}",
-                setup.limit.as_secs(),
-                logs()
-            ));
-            Ok(Ok(TIMED_OUT))
+    }
+
+    fn run_once(&self, interrupt: &Interrupt) -> Result<Result<u8, NotUp>> {
+        let Self { setup, kernel, dir, .. } = *self;
+        let program = std::env::current_exe().context("the path of this program")?;
+        let archive = initramfs::build(kernel, &program, &self.job())?;
+        run::write(&dir.path().join("initramfs"), &archive)?;
+        let root = Share::start(dir, "root", Path::new("/"), "always")?;
+        let share = setup.share.as_deref().map(|path| Share::start(dir, "share", path, "auto"));
+        let share = share.transpose()?;
+        let shares: Vec<&Share> = [&root].into_iter().chain(&share).collect();
+        let mut machine = Machine::boot(setup, kernel, dir, self.disks, &shares)?;
+        let ended = machine.follow(self.until, !self.is_last(), interrupt);
+        machine.end();
+        if let Some(terminal) = &setup.terminal {
+            rustix::termios::tcsetattr(std::io::stdin(), OptionalActions::Now, &terminal.state)?;
         }
+        // Joins what reads it: only then is it certain whether the machine was up.
+        let code = machine.code();
+        let logs = || logs(dir.path(), setup);
+        let not_up = |what: &str| Ok(Err(NotUp(format!("the machine {what}{}", logs()))));
+        match ended? {
+            End::NotUp => not_up(&format!("did not come up in {} s", BOOT_LIMIT.as_secs())),
+            End::PoweredOff if !machine.is_up() => not_up("ended before it was up"),
+            End::PoweredOff => {
+                code.map(Ok).with_context(|| format!("the machine gave no exit code{}", logs()))
+            }
+            End::PowerCut => Ok(Ok(POWER_CUT)),
+            End::Limit => {
+                ui::error(&format!(
+                    "the machine was ended after {} s{}",
+                    setup.limit.as_secs(),
+                    logs()
+                ));
+                Ok(Ok(TIMED_OUT))
+            }
+        }
+    }
+
+    /// What process 1 of the machine is told.
+    fn job(&self) -> String {
+        let setup = self.setup;
+        let letters = ('a'..='z').take(self.disks.len());
+        let names: Vec<String> = letters.map(|letter| format!("/dev/vd{letter}")).collect();
+        json!({
+            "command": setup.command,
+            "env": setup.env,
+            "working_dir": setup.working_dir,
+            "disks": names.join(":"),
+            "limit": self.until.saturating_duration_since(Instant::now()).as_secs(),
+            "boot": self.number,
+            "is_last_boot": self.is_last(),
+            "cgroup": if setup.cgroup == Cgroup::V1 { 1 } else { 2 },
+            "share": setup.share,
+            "terminal": setup.terminal.as_ref().map(|terminal| json!({
+                "rows": terminal.rows, "columns": terminal.columns, "kind": terminal.kind,
+            })),
+        })
+        .to_string()
     }
 }
 
@@ -117,25 +176,6 @@ pub(super) fn console(dir: &Path, setup: &Setup) -> PathBuf {
     let own = || dir.join("console.log");
     // qemu runs in another directory.
     setup.console.as_deref().map_or_else(own, |path| setup.working_dir.join(path))
-}
-
-/// What process 1 of the machine is told.
-fn job(setup: &Setup, disks: usize) -> String {
-    let letters = ('a'..='z').take(disks);
-    let names: Vec<String> = letters.map(|letter| format!("/dev/vd{letter}")).collect();
-    json!({
-        "command": setup.command,
-        "env": setup.env,
-        "working_dir": setup.working_dir,
-        "disks": names.join(":"),
-        "limit": setup.limit.as_secs(),
-        "cgroup": if setup.cgroup == Cgroup::V1 { 1 } else { 2 },
-        "share": setup.share,
-        "terminal": setup.terminal.as_ref().map(|terminal| json!({
-            "rows": terminal.rows, "columns": terminal.columns, "kind": terminal.kind,
-        })),
-    })
-    .to_string()
 }
 
 /// A program that ends when this one does, in a process group of its own: Ctrl-C is for this one,
@@ -169,7 +209,14 @@ pub(super) struct Share {
 
 impl Share {
     fn start(dir: &RunDir, name: &'static str, source: &Path, caching: &str) -> Result<Self> {
-        let listener = UnixListener::bind(dir.short_path().join(format!("{name}.sock")))?;
+        let socket = format!("{name}.sock");
+        match std::fs::remove_file(dir.path().join(&socket)) {
+            // Of an earlier boot.
+            Ok(()) => {}
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            Err(error) => return Err(error.into()),
+        }
+        let listener = UnixListener::bind(dir.short_path().join(socket))?;
         let mut command = dependent(VIRTIOFSD, dir, &format!("{name}.log"))?;
         // A socket by its path would leave a file in /run. The sandbox of its own namespaces
         // cannot have the whole of / as its root.
@@ -196,6 +243,8 @@ impl Drop for Share {
 /// How a machine ended.
 enum End {
     PoweredOff,
+    /// As its command wished.
+    PowerCut,
     Limit,
     NotUp,
 }
@@ -205,8 +254,9 @@ enum End {
 struct Machine {
     qemu: Child,
     begun: Instant,
-    is_up: Arc<AtomicBool>,
-    code: Option<JoinHandle<Vec<u8>>>,
+    /// What came from the port of the exit code so far.
+    said: Arc<Mutex<Vec<u8>>>,
+    code: Option<JoinHandle<()>>,
     outputs: Vec<JoinHandle<()>>,
 }
 
@@ -235,23 +285,26 @@ impl Machine {
         drop(writers);
         let [out, err, code]: [PipeReader; 3] = readers.try_into().ok().context("three ports")?;
         let outputs = vec![copy(out, ui::raw), copy(err, ui::raw_error)];
-        let is_up = Arc::new(AtomicBool::new(false));
-        let told = Arc::clone(&is_up);
-        let code = std::thread::spawn(move || read_code(code, &told));
-        Ok(Self { qemu, begun: Instant::now(), is_up, code: Some(code), outputs })
+        let said = Arc::default();
+        let heard = Arc::clone(&said);
+        let code = std::thread::spawn(move || read_code(code, &heard));
+        Ok(Self { qemu, begun: Instant::now(), said, code: Some(code), outputs })
     }
 
-    fn follow(&mut self, limit: Duration, interrupt: &Interrupt) -> Result<End> {
+    /// Waits for its end; with `may_cut` its power is cut when its command asks for that.
+    fn follow(&mut self, until: Instant, may_cut: bool, interrupt: &Interrupt) -> Result<End> {
         loop {
             if self.qemu.try_wait()?.is_some() {
                 return Ok(End::PoweredOff);
             }
             interrupt.check()?;
-            let elapsed = self.begun.elapsed();
-            if elapsed > limit {
+            if may_cut && self.said_code() == Some(POWER_CUT) {
+                return Ok(End::PowerCut);
+            }
+            if Instant::now() > until {
                 return Ok(End::Limit);
             }
-            if elapsed > BOOT_LIMIT && !self.is_up() {
+            if self.begun.elapsed() > BOOT_LIMIT && !self.is_up() {
                 return Ok(End::NotUp);
             }
             std::thread::sleep(NAP);
@@ -268,12 +321,22 @@ impl Machine {
 
     /// Whether it has come to the command.
     fn is_up(&self) -> bool {
-        self.is_up.load(Ordering::Relaxed)
+        !self.said().is_empty()
     }
 
+    /// The exit code, once everything was read.
     fn code(&mut self) -> Option<u8> {
-        let text = self.code.take()?.join().ok()?;
-        String::from_utf8(text).ok()?.strip_prefix(guest::UP)?.trim().parse().ok()
+        self.code.take()?.join().ok()?;
+        self.said_code()
+    }
+
+    fn said_code(&self) -> Option<u8> {
+        let said = self.said();
+        std::str::from_utf8(&said).ok()?.strip_prefix(guest::UP)?.strip_suffix('\n')?.parse().ok()
+    }
+
+    fn said(&self) -> MutexGuard<'_, Vec<u8>> {
+        self.said.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -295,14 +358,10 @@ fn copy(mut from: PipeReader, to: fn(&[u8])) -> JoinHandle<()> {
     })
 }
 
-/// Reads what the port of the exit code gives, and notes when that begins.
-fn read_code(mut from: PipeReader, is_up: &AtomicBool) -> Vec<u8> {
-    let mut bytes = Vec::new();
+/// Reads what the port of the exit code gives. An error is like no answer.
+fn read_code(mut from: PipeReader, into: &Mutex<Vec<u8>>) {
     let mut buffer = [0; 64];
-    // An error is like no answer.
     while let Ok(read @ 1..) = from.read(&mut buffer) {
-        is_up.store(true, Ordering::Relaxed);
-        bytes.extend_from_slice(&buffer[..read]);
+        into.lock().unwrap_or_else(PoisonError::into_inner).extend_from_slice(&buffer[..read]);
     }
-    bytes
 }

@@ -8,6 +8,8 @@ use anyhow::{Context as _, Result, bail};
 use super::USAGE;
 use super::setup::{Cgroup, Disk, Setup, Terminal};
 
+const MOST_BOOTS: u32 = 100;
+
 pub(super) fn parse(args: &[String]) -> Result<Setup> {
     let end = args.iter().position(|word| word == "--").unwrap_or(args.len());
     let mut setup = flags(&args[..end])?;
@@ -38,6 +40,7 @@ fn flags(args: &[String]) -> Result<Setup> {
             "--disk" => setup.disks.push(disk(value)?),
             "--record" => setup.disks.push(recorded(value)?),
             "--limit" => setup.limit = Duration::from_secs(value.parse().context("--limit")?),
+            "--boots" => setup.boots = boots(value)?,
             "--memory" => setup.memory_mib = value.parse().context("--memory")?,
             "--cgroup" => setup.cgroup = cgroup(value)?,
             "--kernel" => setup.kernel = Some(absolute(value)?),
@@ -50,7 +53,15 @@ fn flags(args: &[String]) -> Result<Setup> {
             _ => bail!("{arg} is unknown\n{USAGE}"),
         }
     }
+    if setup.boots > 1 && setup.disks.iter().any(|disk| matches!(disk, Disk::Recorded { .. })) {
+        bail!("a disk that is recorded has one boot: --record and --boots exclude each other");
+    }
     Ok(setup)
+}
+
+fn boots(value: &str) -> Result<u32> {
+    let boots = value.parse().ok().filter(|boots| (1..=MOST_BOOTS).contains(boots));
+    boots.with_context(|| format!("--boots takes 1 to {MOST_BOOTS}, not {value:?}"))
 }
 
 fn cgroup(value: &str) -> Result<Cgroup> {
@@ -113,9 +124,10 @@ mod tests {
     fn the_command_stands_behind_two_dashes() {
         let words = |text: &str| text.split(' ').map(str::to_owned).collect::<Vec<_>>();
         let setup = parse(&words(
-            "--limit 5 --kernel /bin/../bin --env A=b=c --disk 1G -- sh -c x --limit",
+            "--limit 5 --boots 3 --kernel /bin/../bin --env A=b=c --disk 1G -- sh -c x --limit",
         ))
         .unwrap();
+        assert_eq!(setup.boots, 3);
         assert_eq!(setup.limit, Duration::from_secs(5));
         assert_eq!(setup.command, words("sh -c x --limit"));
         assert_eq!(setup.kernel, Some(Path::new("/bin").canonicalize().unwrap()));
@@ -128,6 +140,9 @@ mod tests {
             "--cgroup v3 -- true",
             "--kernel /no/such -- true",
             "--record 9 -- true",
+            "--boots 0 -- true",
+            "--boots 101 -- true",
+            "--boots 2 --record 1G=log -- true",
         ] {
             assert!(parse(&words(wrong)).is_err(), "{wrong}");
         }

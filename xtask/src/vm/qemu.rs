@@ -79,7 +79,10 @@ pub(super) fn command(
     command.arg(format!("memory-backend-memfd,id=memory,size={memory}M,share=on"));
     command.arg("-kernel").arg(&kernel.image);
     command.args(["-initrd", "initramfs", "-append", KERNEL_WORDS]);
-    command.arg("-serial").arg(format!("file:{}", console(dir.path(), setup).display()));
+    // Each boot adds to it.
+    let console = console(dir.path(), setup);
+    command.arg("-chardev").arg(format!("file,id=console,path={},append=on", console.display()));
+    command.args(["-serial", "chardev:console"]);
     command.args(["-device", "virtio-rng-pci", "-device", "virtio-serial-pci"]);
     for share in shares {
         let name = share.name();

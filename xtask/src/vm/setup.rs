@@ -6,6 +6,12 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use rustix::termios::Termios;
 
+/// The exit code by which the command asks to be run once more, in the next boot of the machine on the same
+/// disks. This one ends in order: processes are ended, disks unmounted.
+pub(crate) const REBOOT: u8 = 90;
+/// As [`REBOOT`], but the machine stops where it is: what only its memory has is lost.
+pub(crate) const POWER_CUT: u8 = 91;
+
 /// A machine and what it runs.
 #[derive(Debug)]
 pub(crate) struct Setup {
@@ -17,8 +23,11 @@ pub(crate) struct Setup {
     pub(crate) cgroup: Cgroup,
     /// A kernel with everything built in, instead of Debian's.
     pub(crate) kernel: Option<PathBuf>,
-    /// From the start of the machine.
+    /// From the start of the machine, all boots together.
     pub(crate) limit: Duration,
+    /// How often it may be booted: its command asks for the next boot by its exit code, [`REBOOT`] or
+    /// [`POWER_CUT`]. With one these are exit codes like others.
+    pub(crate) boots: u32,
     /// Writable in the machine, at the same path.
     pub(crate) share: Option<PathBuf>,
     pub(crate) console: Option<PathBuf>,
@@ -67,6 +76,7 @@ impl Setup {
             cgroup: Cgroup::V2,
             kernel: None,
             limit: Duration::from_mins(10),
+            boots: 1,
             share: None,
             console: None,
             terminal: None,
