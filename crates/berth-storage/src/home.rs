@@ -376,19 +376,23 @@ pub(crate) fn clear_temporaries(dir: &Path) -> Result<(), StorageError> {
     Ok(())
 }
 
-/// Unmounts what a dead holder left at `path` and removes the mount point. Nothing there is fine.
-pub(crate) fn clear_mount_point(path: &Path) -> Result<(), StorageError> {
+/// Unmounts what a dead holder left at `path`. Nothing there is fine.
+pub(crate) fn free_mount_point(path: &Path) -> Result<(), StorageError> {
     loop {
         match unmount(path, Unmount::Lazy) {
             // There may be several on top of each other.
             Ok(()) => {}
             Err(error) => match error.raw_os_error().map(Errno::from_raw_os_error) {
-                Some(Errno::NOENT) => return Ok(()),
-                Some(Errno::INVAL) => break,
+                Some(Errno::NOENT | Errno::INVAL) => return Ok(()),
                 _ => return Err(io_at("unmount", path)(error)),
             },
         }
     }
+}
+
+/// Unmounts what a dead holder left at `path` and removes the mount point. Nothing there is fine.
+pub(crate) fn clear_mount_point(path: &Path) -> Result<(), StorageError> {
+    free_mount_point(path)?;
     match fs::remove_dir(path) {
         Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => {
             // Somebody wrote here when nothing was mounted. It does no harm below the next mount.

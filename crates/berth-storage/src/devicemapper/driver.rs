@@ -17,11 +17,11 @@ use super::records::{Device, Records, Role};
 use super::set::{Set, State, step};
 use super::watch::Watch;
 use crate::error::io_at;
-use crate::home::clear_mount_point;
+use crate::home::{clear_mount_point, free_mount_point};
 use crate::options::parse_size;
 use crate::{
     Access, CreateOptions, LayerState, MountPlan, NativeDiff, Prepared, StorageDriver,
-    StorageError, Teardown, ThinPool,
+    StorageError, ThinPool,
 };
 
 pub(crate) const NAME: &str = "devicemapper";
@@ -172,7 +172,8 @@ impl StorageDriver for Devicemapper {
         }
         // Of an earlier life of the id that a power cut half took.
         layout::clear_committed(&self.set.home, id)?;
-        self.set.make_layer(id, parent, size)
+        self.set.make_layer(id, parent, size)?;
+        layout::make_mount_point(&self.set.home, id)
     }
 
     fn prepare(&self, id: &LayerId, access: Access) -> Result<Prepared, StorageError> {
@@ -198,12 +199,12 @@ impl StorageDriver for Devicemapper {
             work_dir: None,
             options,
         };
-        let teardown = vec![Teardown::RemoveDir { path: root.clone() }];
-        Ok(Prepared { root, mounts: vec![mount], teardown })
+        // The mount point stays, empty.
+        Ok(Prepared { root, mounts: vec![mount], teardown: Vec::new() })
     }
 
     fn release(&self, id: &LayerId) -> Result<(), StorageError> {
-        clear_mount_point(&layout::mount_point(&self.set.home, id))?;
+        free_mount_point(&layout::mount_point(&self.set.home, id))?;
         let role = Role::Layer(id.clone());
         match self.set.device(&role)? {
             Some(device) => self.set.deactivate(&self.set.name(&role, &device)),
@@ -257,6 +258,7 @@ impl StorageDriver for Devicemapper {
     fn set_aside(&self, id: &LayerId, lost_and_found: &Path) -> Result<PathBuf, StorageError> {
         self.layer(id)?;
         self.release(id)?;
+        clear_mount_point(&layout::mount_point(&self.set.home, id))?;
         let moved = self.set.move_aside(id, lost_and_found)?;
         layout::clear_committed(&self.set.home, id)?;
         Ok(moved)

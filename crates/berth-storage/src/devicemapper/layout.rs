@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io;
-use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 
 use berth_fs::atomic;
@@ -31,6 +31,18 @@ pub(super) fn make_dirs(home: &Path) -> Result<(), StorageError> {
 
 pub(super) fn mount_point(home: &Path, id: &LayerId) -> PathBuf {
     home.join(MOUNTS).join(id.as_str())
+}
+
+/// Makes the directory that stays, empty, while a layer is not mounted. One that is there is fine; one that
+/// is lost is made again at the next start, so that nothing is synced.
+pub(super) fn make_mount_point(home: &Path, id: &LayerId) -> Result<(), StorageError> {
+    let point = mount_point(home, id);
+    match fs::DirBuilder::new().mode(0o755).create(&point) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+            Err(io_at("create", point)(error))
+        }
+        _ => Ok(()),
+    }
 }
 
 pub(super) fn is_committed(home: &Path, id: &LayerId) -> Result<bool, StorageError> {
@@ -66,7 +78,7 @@ pub(super) fn set_begun_base(home: &Path, uuid: &str) -> Result<(), StorageError
     atomic::write(&path, uuid.as_bytes()).map_err(io_at("write", path))
 }
 
-/// The layers that something is or was mounted for, and that are marked as frozen.
+/// The layers that have a mount point, and those that are marked as frozen.
 pub(super) fn named(home: &Path) -> Result<(Vec<LayerId>, Vec<LayerId>), StorageError> {
     Ok((ids(&home.join(MOUNTS))?, ids(&home.join(COMMITTED))?))
 }

@@ -16,7 +16,7 @@
 //!     deviceset-metadata              the base device's file system and its UUID
 //!     transaction-metadata            the change that was begun last
 //!   committed/<id>                    empty; the layer is frozen
-//!   mnt/<id>                          where a layer is mounted
+//!   mnt/<id>                          where a layer is mounted; empty while it is not
 //!   tmp/                              mounts that the driver makes for itself
 //!   setup-config.json                 what an automatic direct-lvm was made of
 //!   .berth-setup                      the disk of one that is being made

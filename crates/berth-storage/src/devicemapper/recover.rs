@@ -17,7 +17,7 @@ use super::records::Role;
 use super::set::Set;
 use crate::StorageError;
 use crate::error::io_at;
-use crate::home::{clear_mount_point, clear_temporaries, make_dir};
+use crate::home::{clear_mount_point, clear_temporaries, free_mount_point, make_dir};
 
 /// How long a device that is not mounted and in use all the same is waited for at the end.
 const TRIES: u32 = 50;
@@ -31,9 +31,17 @@ impl Set {
         self.records.clear_temporaries()?;
         let (mounted, frozen) = layout::named(&self.home)?;
         for id in mounted.iter().filter(|id| !keep(id)) {
-            clear_mount_point(&layout::mount_point(&self.home, id))?;
+            let point = layout::mount_point(&self.home, id);
+            if self.records.has(&Role::Layer(id.clone()))? {
+                free_mount_point(&point)?;
+            } else {
+                clear_mount_point(&point)?;
+            }
         }
         for (role, device) in self.records.devices()? {
+            if let Role::Layer(id) = &role {
+                layout::make_mount_point(&self.home, id)?;
+            }
             match &role {
                 Role::Layer(id) if keep(id) => {}
                 Role::Creating(id) => self.discard_staged(id)?,

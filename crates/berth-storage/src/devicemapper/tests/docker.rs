@@ -102,6 +102,19 @@ fn vm_devicemapper_files_devices_and_status_are_dockers() {
         assert!(line.contains(&source) && line.contains(" /rootfs /"), "{line}");
         assert!(line.contains(",nouuid,"), "{line}");
     }
+    driver.release(&top).unwrap();
+    let points = home.join("mnt");
+    assert_eq!(fs::read_dir(points.join(top.as_str())).unwrap().count(), 0, "empty, and it stays");
+    fs::remove_dir(points.join(top.as_str())).unwrap();
+    fs::create_dir(points.join("nobodys")).unwrap();
+    driver.recover(&|_| false).unwrap();
+    let mut names: Vec<_> =
+        fs::read_dir(&points).unwrap().map(|e| e.unwrap().file_name()).collect();
+    names.sort();
+    let layers = driver.list().unwrap();
+    let mut expected: Vec<_> = layers.iter().map(|(id, _)| id.as_str()).collect();
+    expected.sort_unstable();
+    assert_eq!(names, expected, "each layer has one, made again where it was lost");
     for file in ["data", "metadata"] {
         let meta = home.join("devicemapper").join(file).metadata().unwrap();
         assert_eq!(meta.mode() & 0o7777, 0o600);
