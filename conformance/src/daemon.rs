@@ -152,7 +152,7 @@ impl BerthDaemon {
         let begun = Instant::now();
         self.spawn()?;
         loop {
-            if self.answers() {
+            if answers(&self.socket()) {
                 return Ok(begun.elapsed());
             }
             let child = self.child.as_mut().context("the daemon was just started")?;
@@ -205,20 +205,6 @@ impl BerthDaemon {
         command.process_group(0);
         self.child = Some(command.spawn().with_context(|| format!("cannot start {command:?}"))?);
         Ok(())
-    }
-
-    /// Whether the API is served.
-    fn answers(&self) -> bool {
-        use std::io::{Read as _, Write as _};
-        let ask = || -> std::io::Result<bool> {
-            let mut stream = std::os::unix::net::UnixStream::connect(self.socket())?;
-            stream.set_read_timeout(Some(START))?;
-            stream.write_all(b"GET /_ping HTTP/1.1\r\nHost: berth\r\nConnection: close\r\n\r\n")?;
-            let mut head = [0; 12];
-            stream.read_exact(&mut head)?;
-            Ok(&head == b"HTTP/1.1 200")
-        };
-        ask().unwrap_or(false)
     }
 
     /// The daemon's number, while it runs.
@@ -356,6 +342,20 @@ impl Drop for BerthDaemon {
             ui::detail(&format!("not everything was removed: {error:#}"));
         }
     }
+}
+
+/// Whether the API is served on this socket.
+pub(crate) fn answers(socket: &Path) -> bool {
+    use std::io::{Read as _, Write as _};
+    let ask = || -> std::io::Result<bool> {
+        let mut stream = std::os::unix::net::UnixStream::connect(socket)?;
+        stream.set_read_timeout(Some(START))?;
+        stream.write_all(b"GET /_ping HTTP/1.1\r\nHost: berth\r\nConnection: close\r\n\r\n")?;
+        let mut head = [0; 12];
+        stream.read_exact(&mut head)?;
+        Ok(&head == b"HTTP/1.1 200")
+    };
+    ask().unwrap_or(false)
 }
 
 /// Where something is mounted at or below `dir`, parents first.

@@ -1,7 +1,7 @@
 //! Tests of the built programs from outside: `docker` drives the official docker CLI against the
 //! daemon and compares with dockerd's recorded answers; `kill` ends the daemon at random points and
 //! checks what is left; `cuts` does the same with the power of its disk; `service` looks at its sockets, signals, start and end; `vm` tries in a
-//! virtual machine what depends on the kernel.
+//! virtual machine what depends on the kernel, `guide` what Docker's guide to devicemapper says.
 //!
 //! All report one line for each comparison (`ok NAME`, `FAILED NAME: why`, `skipped NAME: need`) on
 //! standard output, details on standard error, and exit with 1 if anything failed.
@@ -12,6 +12,7 @@ mod client;
 mod cuts;
 mod daemon;
 mod docker;
+mod guide;
 mod kill;
 mod needs;
 mod registry;
@@ -26,6 +27,7 @@ usage: conformance docker [--help]     the docker CLI against berth
        conformance kill [--help]       the daemon killed at random points
        conformance cuts                the power cut at points of a recorded disk
        conformance service [NAME…]     its sockets, signals, start and end
+       conformance guide               the guide to devicemapper, in a machine that reboots
        conformance vm [WORD…]          version 2 control groups, containers on thin devices";
 
 fn main() -> ExitCode {
@@ -36,6 +38,10 @@ fn main() -> ExitCode {
         Some((command, rest)) if command == "cuts" => cuts::run(rest),
         Some((command, rest)) if command == "service" => service::run(rest),
         Some((command, rest)) if command == "vm" => vm::run(rest),
+        Some((command, [])) if command == "guide" => match guide::run() {
+            Ok(code) => return code,
+            Err(error) => Err(error),
+        },
         _ => Err(anyhow::anyhow!("{USAGE}")),
     };
     match done {

@@ -79,6 +79,11 @@ pub(crate) const VM_TEST: &[Need] = &[
         why: "thin pools that berth makes by LVM",
     },
     Need {
+        proof: "dmeventd",
+        package: "dmeventd",
+        why: "LVM's monitoring of those, in the machine",
+    },
+    Need {
         proof: "/lib/systemd/systemd-udevd",
         package: "udev",
         why: "thin devices beside a udev daemon, in the virtual machine alone",

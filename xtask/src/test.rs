@@ -9,7 +9,7 @@ mod vm;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, ExitStatus};
 use std::time::Instant;
 
 use anyhow::{Context as _, Result, bail};
@@ -236,6 +236,15 @@ fn is_result(line: &str, result: &str) -> bool {
 
 fn run_reporter(name: &str, command: &mut Command, total: &mut Total) -> Result<()> {
     let failed = total.failed.len();
+    let status = report(name, command, total)?;
+    if !status.success() && total.failed.len() == failed {
+        total.failed.push(format!("{name}: {status}"));
+    }
+    Ok(())
+}
+
+/// Counts what a program says of its comparisons, and leaves its end to the caller.
+fn report(name: &str, command: &mut Command, total: &mut Total) -> Result<ExitStatus> {
     let output = command
         .stdin(std::process::Stdio::null())
         .stderr(std::process::Stdio::inherit())
@@ -244,10 +253,7 @@ fn run_reporter(name: &str, command: &mut Command, total: &mut Total) -> Result<
     let text = String::from_utf8_lossy(&output.stdout);
     ui::line(text.trim_end());
     total.take_report(&text);
-    if !output.status.success() && total.failed.len() == failed {
-        total.failed.push(format!("{name}: {}", output.status));
-    }
-    Ok(())
+    Ok(output.status)
 }
 
 fn run_conformance(wants: &dyn Fn(&str) -> bool, total: &mut Total) -> Result<()> {

@@ -24,7 +24,7 @@ use anyhow::{Result, bail};
 use crate::interrupt::Interrupt;
 use crate::{Ended, host};
 pub(crate) use machine::start;
-pub(crate) use setup::{Disk, Setup};
+pub(crate) use setup::{Disk, POWER_CUT, REBOOT, Setup};
 
 const USAGE: &str = "\
 Usage: cargo xtask vm run [OPTIONS] -- COMMAND...

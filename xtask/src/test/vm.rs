@@ -11,10 +11,10 @@ use anyhow::{Context as _, Result, ensure};
 use serde_json::{Value, json};
 
 use super::total::Total;
-use super::{Binary, run_binary, run_reporter};
+use super::{Binary, report, run_binary, run_reporter};
 use crate::interrupt::Interrupt;
-use crate::vm::{self, Disk, Setup};
-use crate::{run, ui};
+use crate::vm::{self, Disk, POWER_CUT, REBOOT, Setup};
+use crate::{Ended, run, ui};
 
 const LIMIT: Duration = Duration::from_mins(30);
 const SOAK_LIMIT: Duration = Duration::from_mins(90);
@@ -23,7 +23,12 @@ const DISK_BYTES: u64 = 2 << 30;
 const PLAN: &str = "plan.json";
 const COUNTS: &str = "counts.json";
 const SKIPS: &str = "skips";
+/// What was counted before a reboot.
+const BEFORE: &str = "before.json";
 const CONFORMANCE: &str = "conformance vm";
+/// It reboots the machine.
+const GUIDE: &str = "conformance guide";
+const BOOTS: u32 = 4;
 
 /// How many of their cases tests take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,7 +39,7 @@ pub(super) enum Cases {
     All,
 }
 
-/// Runs these tests and `conformance vm` in a machine, with this kernel if one is given.
+/// Runs these tests, `conformance vm` and `conformance guide` in a machine, with this kernel if one is given.
 pub(super) fn run_tier(
     binaries: &[(Binary, Vec<String>)],
     conformance: &Path,
@@ -81,6 +86,7 @@ fn boot(
         command: words.iter().map(|word| word.display().to_string()).collect(),
         disks: (0..DISKS).map(|_| Disk::Empty { bytes: DISK_BYTES }).collect(),
         limit,
+        boots: BOOTS,
         env,
         kernel: kernel.map(Path::to_owned),
         share: Some(dir.to_owned()),
@@ -92,33 +98,62 @@ fn boot(
     Ok(())
 }
 
-/// Carries out the plan that lies in `args`, inside the machine.
+/// Carries out the plan that lies in `args`, inside the machine; in a later boot, the rest of it.
 pub(crate) fn inside(args: &[String]) -> Result<()> {
     let dir = Path::new(args.first().context("vm tests takes a directory")?);
     let plan: Value = serde_json::from_slice(&std::fs::read(dir.join(PLAN))?)?;
-    let mut total = Total::default();
     let (binaries, conformance) = read_plan(&plan);
+    let mut total = Total::default();
+    if std::env::var("BERTH_VM_BOOT").is_ok_and(|boot| boot != "1") {
+        take_counts(&serde_json::from_slice(&std::fs::read(dir.join(BEFORE))?)?, &mut total);
+    } else {
+        first_boot(dir, &binaries, &conformance, &mut total)?;
+    }
+    write_counts(dir, COUNTS, &total, [GUIDE.to_owned()])?;
+    let failed = total.failed.len();
+    let status = report(GUIDE, Command::new(&conformance).arg("guide"), &mut total)?;
+    let code = status.code().and_then(|code| u8::try_from(code).ok());
+    if let Some(code @ (REBOOT | POWER_CUT)) = code {
+        write_counts(dir, BEFORE, &total, [])?;
+        return Err(Ended(code).into());
+    }
+    if !status.success() && total.failed.len() == failed {
+        total.failed.push(format!("{GUIDE}: {status}"));
+    }
+    write_counts(dir, COUNTS, &total, [])
+}
+
+fn first_boot(
+    dir: &Path,
+    binaries: &[(Binary, Vec<String>)],
+    conformance: &Path,
+    total: &mut Total,
+) -> Result<()> {
     let left = |at: usize| {
         let names = binaries[at..].iter().map(|(binary, _)| binary.name.as_str());
-        names.chain([CONFORMANCE]).map(str::to_owned)
+        names.chain([CONFORMANCE, GUIDE]).map(str::to_owned)
     };
     for (at, (binary, names)) in binaries.iter().enumerate() {
-        write_counts(dir, &total, left(at))?;
-        run_binary(binary, names, &dir.join(SKIPS), &mut total)?;
+        write_counts(dir, COUNTS, total, left(at))?;
+        run_binary(binary, names, &dir.join(SKIPS), total)?;
     }
-    write_counts(dir, &total, [CONFORMANCE.to_owned()])?;
-    run_reporter(CONFORMANCE, Command::new(conformance).arg("vm"), &mut total)?;
-    write_counts(dir, &total, [])
+    write_counts(dir, COUNTS, total, left(binaries.len()))?;
+    run_reporter(CONFORMANCE, Command::new(conformance).arg("vm"), total)
 }
 
 /// What was counted so far; what is left counts as failed until it was run.
-fn write_counts(dir: &Path, total: &Total, left: impl IntoIterator<Item = String>) -> Result<()> {
+fn write_counts(
+    dir: &Path,
+    file: &str,
+    total: &Total,
+    left: impl IntoIterator<Item = String>,
+) -> Result<()> {
     let mut failed = total.failed.clone();
     failed.extend(left.into_iter().map(|name| format!("{name}: the machine ended before")));
     let counts = json!({ "passed": total.passed, "failed": failed, "skipped": total.skipped });
     let new = dir.join("new");
     run::write(&new, counts.to_string().as_bytes())?;
-    Ok(std::fs::rename(new, dir.join(COUNTS))?)
+    Ok(std::fs::rename(new, dir.join(file))?)
 }
 
 fn take_counts(counts: &Value, total: &mut Total) {
@@ -182,7 +217,7 @@ mod tests {
         let dir = std::env::temp_dir().join(format!("berth-counts-{}", std::process::id()));
         std::fs::create_dir(&dir).unwrap();
         let total = Total { passed: 3, failed: vec!["x y".to_owned()], skipped: Vec::new() };
-        write_counts(&dir, &total, ["z".to_owned()]).unwrap();
+        write_counts(&dir, COUNTS, &total, ["z".to_owned()]).unwrap();
         let counts = serde_json::from_slice(&std::fs::read(dir.join(COUNTS)).unwrap()).unwrap();
         let mut read = Total::default();
         take_counts(&counts, &mut read);
