@@ -106,7 +106,7 @@ fn vm_devicemapper_files_devices_and_status_are_dockers() {
     let points = home.join("mnt");
     assert_eq!(fs::read_dir(points.join(top.as_str())).unwrap().count(), 0, "empty, and it stays");
     fs::remove_dir(points.join(top.as_str())).unwrap();
-    fs::create_dir(points.join("nobodys")).unwrap();
+    fs::create_dir(points.join("f".repeat(64))).unwrap();
     driver.recover(&|_| false).unwrap();
     let mut names: Vec<_> =
         fs::read_dir(&points).unwrap().map(|e| e.unwrap().file_name()).collect();
