@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use super::engine::{Engine, eventually};
 use super::layers::{changes, outlives};
+use super::refusals::Offer;
 use crate::client::Request;
 
 /// So small that a container can fill the pool.
@@ -97,6 +98,7 @@ fn full(engine: &mut Engine) -> Result<()> {
     // Else writes wait for a minute before they fail.
     let patience = "/sys/module/dm_thin_pool/parameters/no_space_timeout";
     std::fs::OpenOptions::new().write(true).open(patience)?.write_all(b"5")?;
+    let offer = Offer::make(engine)?;
     let other = engine.run("sleep 1000", &json!({}))?;
     let script = "dd if=/dev/zero of=/big bs=1M count=220 conv=fsync; echo dd: $?; sleep 1000";
     let greedy = engine.run(script, &json!({}))?;
@@ -123,6 +125,9 @@ fn full(engine: &mut Engine) -> Result<()> {
             || Ok(engine.api().get(&exec)?["ExitCode"] == 0),
         )?;
         eventually("the writer is told", || Ok(greedy.output()?.contains("dd: 1")))?;
+    }
+    if let Some(offer) = offer {
+        offer.is_refused(engine, "devmapper: Thin Pool has 0 free data blocks which is")?;
     }
     let until = std::time::UNIX_EPOCH.elapsed()?.as_secs() + 1;
     let daemon = "%7B%22type%22%3A%5B%22daemon%22%5D%7D";

@@ -61,6 +61,10 @@ impl Engine {
         Container { api: &self.api, id }
     }
 
+    pub(super) fn socket(&self) -> PathBuf {
+        self.daemon.socket()
+    }
+
     pub(super) fn api(&self) -> &Client {
         &self.api
     }

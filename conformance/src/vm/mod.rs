@@ -9,6 +9,7 @@ mod cgroups;
 mod devicemapper;
 mod engine;
 mod layers;
+mod refusals;
 mod zfs;
 
 use anyhow::{Context as _, Result, bail};
