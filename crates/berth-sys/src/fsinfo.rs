@@ -38,6 +38,18 @@ pub fn magic(path: &Path) -> io::Result<u32> {
     Ok(info.f_type as u32)
 }
 
+/// Has the kernel begin to write out this part of a file, and does not wait for it. Nothing is promised by
+/// that: whoever needs the content to last syncs it all the same.
+pub fn begin_write_out(file: impl AsFd, offset: u64, length: u64) -> io::Result<()> {
+    use std::os::fd::AsRawFd as _;
+    let place = |number: u64| i64::try_from(number).map_err(io::Error::other);
+    let (offset, length) = (place(offset)?, place(length)?);
+    let fd = file.as_fd().as_raw_fd();
+    // SAFETY: the descriptor is open for the whole call, which takes numbers only.
+    let done = unsafe { libc::sync_file_range(fd, offset, length, libc::SYNC_FILE_RANGE_WRITE) };
+    if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
 /// Docker's name of the file system that `path` is on (`Backing Filesystem` of `docker info`).
 pub fn fs_name(path: &Path) -> io::Result<&'static str> {
     Ok(name_of_magic(magic(path)?))
@@ -101,6 +113,15 @@ pub fn set_umask(mask: u32) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_part_of_a_file_is_written_out_early_and_of_a_pipe_nothing() {
+        let mut file = tempfile::tempfile().unwrap();
+        std::io::Write::write_all(&mut file, &[7; 8192]).unwrap();
+        begin_write_out(&file, 4096, 4096).unwrap();
+        let (reader, _writer) = std::io::pipe().unwrap();
+        assert!(begin_write_out(&reader, 0, 1).is_err());
+    }
 
     #[test]
     fn file_systems_have_dockers_names() {

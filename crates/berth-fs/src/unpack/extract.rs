@@ -162,6 +162,7 @@ impl Job<'_> {
         let extents = entry.sparse.as_deref().unwrap_or_default();
         let mut extents = extents.iter().filter(|extent| extent.length > 0).copied();
         let mut place = extents.next();
+        let mut early = EarlyWriteOut::default();
         loop {
             let mut chunk = reader.fill().map_err(|error| error.of(entry.name()))?;
             if chunk.is_empty() {
@@ -181,6 +182,9 @@ impl Job<'_> {
             if let Some(file) = file {
                 let offset = place.map(|extent| extent.offset);
                 write_all(file, chunk, offset).map_err(io_error("write", entry))?;
+                if place.is_none() {
+                    early.wrote(file, chunk.len() as u64);
+                }
             }
             let count = chunk.len();
             reader.consume(count);
@@ -321,6 +325,31 @@ pub(super) fn io_error<'e>(
     entry: &'e Entry,
 ) -> impl FnOnce(Errno) -> UnpackError + use<'e> {
     move |error| UnpackError::Io { action, name: entry.name(), source: error.into() }
+}
+
+/// Large files are written out while what follows is read and hashed: the sync that makes a layer last then
+/// waits for little.
+#[derive(Default)]
+struct EarlyWriteOut {
+    begun: u64,
+    written: u64,
+}
+
+impl EarlyWriteOut {
+    /// Written out at a time; files that are smaller are left to the sync.
+    const STEP: u64 = 4 << 20;
+
+    fn wrote(&mut self, file: &OwnedFd, count: u64) {
+        self.written += count;
+        let waiting = self.written - self.begun;
+        if waiting < Self::STEP {
+            return;
+        }
+        if let Err(error) = berth_sys::fsinfo::begin_write_out(file, self.begun, waiting) {
+            tracing::trace!(%error, "not written out early");
+        }
+        self.begun = self.written;
+    }
 }
 
 fn write_all(file: &OwnedFd, mut bytes: &[u8], mut offset: Option<u64>) -> Result<(), Errno> {
