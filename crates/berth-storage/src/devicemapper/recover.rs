@@ -39,8 +39,11 @@ impl Set {
             }
         }
         for (role, device) in self.records.devices()? {
-            if let Role::Layer(id) = &role {
-                layout::make_mount_point(&self.home, id)?;
+            // Whoever mounts makes it too: a full disk must not keep the daemon from its start.
+            if let Role::Layer(id) = &role
+                && let Err(error) = layout::make_mount_point(&self.home, id)
+            {
+                tracing::warn!(error = chain(&error), layer = %id, "no mount point");
             }
             match &role {
                 Role::Layer(id) if keep(id) => {}
