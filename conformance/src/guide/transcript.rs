@@ -15,6 +15,18 @@ pub(super) struct Difference {
     pub(super) why: &'static str,
 }
 
+/// Where `docker info` of 18.09, which berth follows, has its lines elsewhere than the guide's 17.03.
+pub(super) const ORDER: &str = "Docker 18.09 says it before the space";
+/// What differs in `docker info` of either mode.
+pub(super) const VERSION: Difference =
+    differs("Server Version: 17.03.1-ce", "Server Version: {}", "berth's");
+pub(super) const LIBRARY: Difference = differs(
+    "Library Version: 1.02.135-RHEL7 (2016-11-16)",
+    "",
+    "berth speaks with the kernel without that library",
+);
+pub(super) const LEVEL: Difference = differs("", "Thin Pool Level: normal", "berth's own");
+
 pub(super) const fn differs(
     guide: &'static str,
     here: &'static str,
