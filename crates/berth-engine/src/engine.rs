@@ -21,6 +21,7 @@ use crate::containers::{Containers, restore};
 use crate::data_root::DataRoot;
 use crate::error::EngineError;
 use crate::events::Events;
+use crate::metrics::Metrics;
 use crate::registry::Registries;
 use crate::storage::Upkeep;
 
@@ -58,6 +59,7 @@ struct Inner {
     self_test: OnceLock<Vec<String>>,
     watcher: shim::Program,
     upkeep: Upkeep,
+    metrics: Metrics,
 }
 
 /// One prune of each kind at a time, as in Docker.
@@ -103,6 +105,7 @@ impl Engine {
                 self_test: OnceLock::new(),
                 watcher,
                 upkeep: Upkeep::default(),
+                metrics: Metrics::default(),
             }),
         };
         engine.watch_pool();
@@ -224,6 +227,11 @@ impl Engine {
     /// What looking after the storage keeps in memory.
     pub(crate) fn upkeep(&self) -> &Upkeep {
         &self.inner.upkeep
+    }
+
+    /// What is counted for those who watch the engine.
+    pub(crate) fn counted(&self) -> &Metrics {
+        &self.inner.metrics
     }
 
     /// Where requests may spool; emptied at each start.

@@ -1,6 +1,7 @@
 //! What happened: the last events for those who ask later, the next ones for those who listen.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use berth_api::event::{EventActor, EventMessage};
@@ -21,6 +22,7 @@ pub struct Events {
 #[derive(Debug)]
 struct Inner {
     past: Mutex<VecDeque<Arc<EventMessage>>>,
+    count: AtomicU64,
     next: broadcast::Sender<Arc<EventMessage>>,
 }
 
@@ -28,7 +30,7 @@ impl Default for Events {
     fn default() -> Self {
         let (next, _) = broadcast::channel(BACKLOG);
         let past = Mutex::new(VecDeque::with_capacity(KEPT));
-        Self { inner: Arc::new(Inner { past, next }) }
+        Self { inner: Arc::new(Inner { past, count: AtomicU64::new(0), next }) }
     }
 }
 
@@ -61,6 +63,7 @@ impl Events {
             past.pop_front();
         }
         past.push_back(Arc::clone(&event));
+        self.inner.count.fetch_add(1, Ordering::Relaxed);
         if self.inner.next.send(event).is_err() {
             tracing::trace!("nobody listens to events");
         }
@@ -70,6 +73,11 @@ impl Events {
     pub fn subscribe(&self) -> (Vec<Arc<EventMessage>>, broadcast::Receiver<Arc<EventMessage>>) {
         let past = self.inner.past.lock().unwrap_or_else(PoisonError::into_inner);
         (past.iter().cloned().collect(), self.inner.next.subscribe())
+    }
+
+    /// How many were published since the engine's start.
+    pub fn published(&self) -> u64 {
+        self.inner.count.load(Ordering::Relaxed)
     }
 
     /// How many listen now.

@@ -18,6 +18,7 @@ mod engine;
 mod error;
 mod events;
 pub mod images;
+mod metrics;
 pub mod networks;
 mod pieces;
 pub mod registry;

@@ -23,6 +23,11 @@ use berth_engine::Engine;
 pub use app::{App, ServerInfo};
 pub use serve::serve_connection;
 
+/// What monitoring systems read, and nothing else: `GET /metrics`.
+pub fn metrics(engine: Engine, info: &ServerInfo) -> App<Engine> {
+    App::new(engine, routes::metrics::routes(), info)
+}
+
 /// The whole API over this engine.
 pub fn router(engine: Engine, info: &ServerInfo) -> App<Engine> {
     App::new(engine, routes::all(), info)

@@ -191,6 +191,9 @@ pub enum Level {
 }
 
 impl Level {
+    /// All of them, from the best to the worst.
+    pub const ALL: [Self; 5] = [Self::Normal, Self::Warning, Self::Stop, Self::Full, Self::Failed];
+
     /// A word for it.
     pub fn name(self) -> &'static str {
         match self {

@@ -149,6 +149,7 @@ impl Engine {
         request: BuildRequest,
         archive: Archive,
     ) -> Result<Messages, EngineError> {
+        self.counted().note_build();
         let tags = tags(&request.tags)?;
         if request.squash && !self.config().experimental {
             return Err(BuildError::Squash.into());

@@ -13,6 +13,7 @@ use super::registry::Container;
 use super::state::Status;
 use crate::engine::Engine;
 use crate::error::{ContainerError, EngineError};
+use crate::metrics::Action;
 
 impl Engine {
     /// Makes an image of what a container changed, and gives its id with `sha256:`.
@@ -32,6 +33,7 @@ impl Engine {
         if pauses {
             self.freeze(&id, true).await?;
         }
+        let timer = self.counted().begin(Action::Commit);
         let engine = self.clone();
         let committed = {
             let (of, options) = (Arc::clone(&container), options.clone());
@@ -43,6 +45,7 @@ impl Engine {
             self.freeze(&id, false).await?;
         }
         let (image, reference) = committed?;
+        timer.done();
         if let Some(reference) = &reference {
             let name = [("name", reference.as_str())];
             self.events().publish("image", "tag", &image, name);

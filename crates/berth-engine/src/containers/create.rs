@@ -20,6 +20,7 @@ use super::{defaults, merge, names, record};
 use crate::blocking::blocking;
 use crate::engine::Engine;
 use crate::error::{ContainerError, EngineError};
+use crate::metrics::Action;
 
 /// What a container is made for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,7 +40,10 @@ impl Engine {
         request: CreateRequest,
         version: ApiVersion,
     ) -> Result<CreateResponse, EngineError> {
-        self.create_named(name, platform, request, version, Purpose::Use).await
+        let timer = self.counted().begin(Action::Create);
+        let created = self.create_named(name, platform, request, version, Purpose::Use).await?;
+        timer.done();
+        Ok(created)
     }
 
     /// Creates a container for the engine itself, its name made up.

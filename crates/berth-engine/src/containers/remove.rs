@@ -17,6 +17,7 @@ use super::{record, signal};
 use crate::blocking::blocking;
 use crate::engine::Engine;
 use crate::error::{ContainerError, EngineError};
+use crate::metrics::Action;
 
 /// What the directory of a container is renamed to before its record goes. The next start gives
 /// it back when the record is still there, and deletes it when not.
@@ -91,8 +92,11 @@ impl Engine {
         container: &Arc<Container>,
         volumes: bool,
     ) -> Result<(), EngineError> {
+        let timer = self.counted().begin(Action::Delete);
         let claimed = claim(container).await?;
-        self.remove_claimed(vec![claimed], volumes).await
+        self.remove_claimed(vec![claimed], volumes).await?;
+        timer.done();
+        Ok(())
     }
 
     /// Removes claimed containers, all of them in one transaction, and with `volumes` the volumes

@@ -23,6 +23,7 @@ use super::{attach, remove, supervise};
 use crate::blocking::blocking;
 use crate::engine::Engine;
 use crate::error::{ContainerError, EngineError, TaskError};
+use crate::metrics::Action;
 
 /// How long a watcher may take to create a container.
 const PATIENCE: Duration = Duration::from_mins(1);
@@ -74,8 +75,12 @@ impl Engine {
                 return Ok(Changed::NotModified);
             }
         }
+        let timer = self.counted().begin(Action::Start);
         match self.run(container, by).await {
-            Ok(()) => Ok(Changed::Yes),
+            Ok(()) => {
+                timer.done();
+                Ok(Changed::Yes)
+            }
             Err(error) => {
                 self.start_failed(container, &error).await;
                 Err(error)

@@ -22,6 +22,7 @@ pub use repair::Changes;
 pub use restore::{Restored, restore_backup};
 
 use crate::error::EngineError;
+pub(crate) use usage::Allocated;
 use usage::Usage;
 
 /// What looking after the storage keeps in memory.
@@ -44,7 +45,7 @@ impl Upkeep {
         &self.usage
     }
 
-    fn problems(&self) -> u64 {
+    pub(crate) fn problems(&self) -> u64 {
         self.problems.load(Ordering::Relaxed)
     }
 

@@ -22,24 +22,24 @@ const REST: u32 = 20;
 
 /// Bytes allocated on the disk.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct Allocated {
+pub(crate) struct Allocated {
     /// Of image layers; `None` where the driver's layers are no directories.
-    pub(super) images: Option<u64>,
+    pub(crate) images: Option<u64>,
     /// Of containers' layers, logs included.
-    pub(super) containers: Option<u64>,
+    pub(crate) containers: Option<u64>,
     /// Of volumes.
-    pub(super) volumes: u64,
+    pub(crate) volumes: u64,
     /// Of volumes, by Docker's rule.
-    pub(super) volumes_size: u64,
+    pub(crate) volumes_size: u64,
 }
 
 /// A measurement.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Measured {
-    pub(super) allocated: Allocated,
-    pub(super) at: Timestamp,
+pub(crate) struct Measured {
+    pub(crate) allocated: Allocated,
+    pub(crate) at: Timestamp,
     ended: Instant,
-    pub(super) took: Duration,
+    pub(crate) took: Duration,
 }
 
 impl Measured {
@@ -139,6 +139,11 @@ impl Engine {
             });
         }
         usage.wait(Instant::now() + MOMENT)
+    }
+
+    /// The last measurement, however old; none is begun.
+    pub(crate) fn last_measured(&self) -> Option<Measured> {
+        self.upkeep().usage().known().last
     }
 
     fn measure_allocated(&self) -> Result<Allocated, EngineError> {

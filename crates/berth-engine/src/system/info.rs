@@ -35,7 +35,7 @@ impl Engine {
             containers: counts.all,
             containers_running: counts.running,
             containers_paused: counts.paused,
-            containers_stopped: counts.all - counts.running - counts.paused,
+            containers_stopped: counts.stopped(),
             images: i64::try_from(self.images().count()?).unwrap_or(i64::MAX),
             driver: driver.name().to_owned(),
             driver_status: if status.is_empty() { List::null() } else { List::from(status) },
@@ -90,7 +90,8 @@ impl Engine {
         })
     }
 
-    fn counts(&self) -> Counts {
+    /// How many containers there are, by what they do.
+    pub(crate) fn counts(&self) -> Counts {
         let mut counts = Counts::default();
         for container in self.registry().all() {
             counts.all += 1;
@@ -173,11 +174,19 @@ impl Engine {
     }
 }
 
-#[derive(Default)]
-struct Counts {
-    all: i64,
-    running: i64,
-    paused: i64,
+/// How many containers there are, by what they do.
+#[derive(Debug, Default)]
+pub(crate) struct Counts {
+    pub(crate) all: i64,
+    pub(crate) running: i64,
+    pub(crate) paused: i64,
+}
+
+impl Counts {
+    /// Those that neither run nor are paused.
+    pub(crate) fn stopped(&self) -> i64 {
+        self.all - self.running - self.paused
+    }
 }
 
 fn plugins() -> Plugins {
@@ -255,7 +264,7 @@ fn count_fds() -> i64 {
 }
 
 /// A value of `/etc/os-release`, its quotes taken off.
-fn os_release(key: &str) -> String {
+pub(crate) fn os_release(key: &str) -> String {
     let text = std::fs::read_to_string("/etc/os-release")
         .or_else(|_| std::fs::read_to_string("/usr/lib/os-release"))
         .unwrap_or_else(|error| {

@@ -14,7 +14,8 @@ use berth_networks::{BridgeConfig, DnsConfig, NetworksConfig};
 use berth_storage::{Selection, StorageDriver, select};
 
 pub use events::EventStream;
-pub(crate) use version::version;
+pub(crate) use info::os_release;
+pub(crate) use version::{VERSION, kernel, version};
 
 use crate::config::EngineConfig;
 use crate::error::EngineError;

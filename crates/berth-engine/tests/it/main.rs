@@ -13,6 +13,8 @@ mod kit;
 #[cfg(test)]
 mod layers;
 #[cfg(test)]
+mod metrics;
+#[cfg(test)]
 mod registry;
 #[cfg(test)]
 mod switching;

@@ -4,6 +4,7 @@ mod build;
 mod containers;
 mod exec;
 mod images;
+pub(crate) mod metrics;
 mod networks;
 mod registry;
 mod storage;

@@ -20,6 +20,8 @@ pub(super) enum ListenError {
     NoGroup { group: String },
     #[error("failed to load listeners: listen tcp {address}")]
     Tcp { address: String, source: io::Error },
+    #[error("failed to start metrics server: listen tcp {address}")]
+    Metrics { address: String, source: io::Error },
     #[error(
         "failed to load listeners: no sockets found via socket activation: make sure the service was started by systemd"
     )]
@@ -114,11 +116,23 @@ fn adopt(fd: OwnedFd) -> io::Result<Listener> {
     Ok(Listener::Tcp { listener, shown })
 }
 
+/// Opens the address of the metrics; `None` where none is set.
+pub(super) fn open_metrics(address: &str) -> Result<Option<Listener>, ListenError> {
+    if address.is_empty() {
+        return Ok(None);
+    }
+    let metrics = |source| ListenError::Metrics { address: address.to_owned(), source };
+    bind_tcp(address).map(Some).map_err(metrics)
+}
+
 fn open_tcp(address: &str) -> Result<Listener, ListenError> {
-    let tcp = |source| ListenError::Tcp { address: address.to_owned(), source };
-    let listener = TcpListener::bind(address).map_err(tcp)?;
-    listener.set_nonblocking(true).map_err(tcp)?;
-    let shown = listener.local_addr().map_err(tcp)?.to_string();
+    bind_tcp(address).map_err(|source| ListenError::Tcp { address: address.to_owned(), source })
+}
+
+fn bind_tcp(address: &str) -> io::Result<Listener> {
+    let listener = TcpListener::bind(address)?;
+    listener.set_nonblocking(true)?;
+    let shown = listener.local_addr()?.to_string();
     Ok(Listener::Tcp { listener, shown })
 }
 
@@ -200,6 +214,18 @@ mod tests {
         assert!(matches!(open_unix(&path, ""), Err(ListenError::InUse { .. })));
         drop(listener);
         open_unix(&path, "").expect("a stale socket is replaced");
+    }
+
+    #[test]
+    fn an_address_of_metrics_that_cannot_be_is_said() {
+        assert!(open_metrics("").unwrap().is_none());
+        for address in ["127.0.0.1", "127.0.0.1:x", "192.0.2.1:9323"] {
+            let error = open_metrics(address).unwrap_err();
+            let expected = format!("failed to start metrics server: listen tcp {address}");
+            assert_eq!(error.to_string(), expected);
+        }
+        let open = open_metrics("127.0.0.1:0").unwrap().unwrap();
+        assert!(open.shown().starts_with("127.0.0.1:"), "{open:?}");
     }
 
     #[test]

@@ -59,6 +59,7 @@ pub(super) fn run(config: Config, flags: Flags) -> Result<(), StartError> {
     let _pidfile = Pidfile::create(pidfile)
         .map_err(|source| StartError::Pidfile { path: pidfile.to_owned(), source })?;
     let listeners = listen::open_all(&config.hosts, &config.group)?;
+    let metrics = listen::open_metrics(&config.metrics_addr)?;
     let _sockets = Sockets::of(&listeners);
     let plain_tcp = plain_tcp(&listeners, &config);
     let mut engine = config.engine(shim, plain_tcp);
@@ -70,23 +71,30 @@ pub(super) fn run(config: Config, flags: Flags) -> Result<(), StartError> {
         .enable_all()
         .build()
         .map_err(|source| StartError::System { what: "threads", source })?;
-    let served = runtime.block_on(serve(config, flags, engine, listeners, tls, level));
+    let sockets = Open { api: listeners, metrics, tls };
+    let served = runtime.block_on(serve(config, flags, engine, sockets, level));
     // Requests that still stream to clients must not hold the end up.
     runtime.shutdown_background();
     served
+}
+
+/// What clients connect to.
+struct Open {
+    api: Vec<Listener>,
+    metrics: Option<Listener>,
+    tls: Option<tokio_rustls::TlsAcceptor>,
 }
 
 async fn serve(
     mut config: Config,
     flags: Flags,
     engine: EngineConfig,
-    listeners: Vec<Listener>,
-    tls: Option<tokio_rustls::TlsAcceptor>,
+    sockets: Open,
     level: LevelSwitch,
 ) -> Result<(), StartError> {
     let mut signals =
         Signals::listen().map_err(|source| StartError::System { what: "signals", source })?;
-    let shown: Vec<String> = listeners.iter().map(|one| one.shown().to_owned()).collect();
+    let shown: Vec<String> = sockets.api.iter().map(|one| one.shown().to_owned()).collect();
     let engine = Engine::open(engine).await.map_err(StartError::Engine)?;
     tracing::info!("Daemon has completed initialization");
     let info = ServerInfo {
@@ -95,8 +103,14 @@ async fn serve(
     };
     let app = berth_http::router(engine.clone(), &info);
     let clients = CancellationToken::new();
-    let accepting = accept::start(listeners, tls.as_ref(), &app, &clients)
-        .map_err(|source| StartError::System { what: "listeners", source })?;
+    let listening = |source| StartError::System { what: "listeners", source };
+    let mut accepting =
+        accept::start(sockets.api, sockets.tls.as_ref(), &app, &clients).map_err(listening)?;
+    if let Some(metrics) = sockets.metrics {
+        tracing::info!("metrics API listening on {}", metrics.shown());
+        let app = berth_http::metrics(engine.clone(), &info);
+        accepting.extend(accept::start(vec![metrics], None, &app, &clients).map_err(listening)?);
+    }
     for name in shown {
         tracing::info!("API listen on {name}");
     }
