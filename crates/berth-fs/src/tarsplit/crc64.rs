@@ -1,35 +1,16 @@
 //! CRC-64 with the ISO 3309 polynomial, as Go's `crc64.ISO` computes it.
 
+/// x⁶⁴ as the other powers that it is congruent to: x⁴ + x³ + x + 1. Bit 63 is x⁰, as everywhere here.
 const POLYNOMIAL: u64 = 0xD800_0000_0000_0000;
-const SLICES: usize = 16;
 
-static TABLES: [[u64; 256]; SLICES] = tables();
-
-#[expect(clippy::large_stack_arrays, reason = "computed by the compiler")]
-const fn tables() -> [[u64; 256]; SLICES] {
-    let mut tables = [[0; 256]; SLICES];
-    let mut byte = 0;
-    while byte < 256 {
-        let mut crc = byte as u64;
-        let mut bit = 0;
-        while bit < 8 {
-            crc = if crc & 1 == 1 { crc >> 1 ^ POLYNOMIAL } else { crc >> 1 };
-            bit += 1;
-        }
-        tables[0][byte] = crc;
-        byte += 1;
-    }
-    let mut slice = 1;
-    while slice < SLICES {
-        let mut byte = 0;
-        while byte < 256 {
-            let crc = tables[slice - 1][byte];
-            tables[slice][byte] = tables[0][(crc & 0xff) as usize] ^ crc >> 8;
-            byte += 1;
-        }
-        slice += 1;
-    }
-    tables
+/// The running remainder after eight more bytes: `mixed` times x⁶⁴.
+///
+/// The polynomial has so few terms that this is four shifts, after what they would push out has been
+/// put back in at the other end: no tables, two thirds of the time of sixteen of them.
+#[inline]
+fn advance(mixed: u64) -> u64 {
+    let folded = mixed ^ mixed << 63 ^ mixed << 61 ^ mixed << 60;
+    folded ^ folded >> 1 ^ folded >> 3 ^ folded >> 4
 }
 
 /// A running checksum.
@@ -44,20 +25,15 @@ impl Crc64 {
     #[inline]
     pub(crate) fn update(&mut self, bytes: &[u8]) {
         let mut crc = self.0;
-        let (chunks, rest) = bytes.as_chunks::<SLICES>();
-        for chunk in chunks {
-            let (low, high) = chunk.split_at(8);
-            let mut word = [0; 8];
-            word.copy_from_slice(low);
-            let mixed = (crc ^ u64::from_le_bytes(word)).to_le_bytes();
-            crc = 0;
-            for at in 0..8 {
-                crc ^= TABLES[15 - at][usize::from(mixed[at])];
-                crc ^= TABLES[7 - at][usize::from(high[at])];
-            }
+        let (words, rest) = bytes.as_chunks::<8>();
+        for word in words {
+            crc = advance(crc ^ u64::from_le_bytes(*word));
         }
         for &byte in rest {
-            crc = TABLES[0][usize::from(crc.to_le_bytes()[0] ^ byte)] ^ crc >> 8;
+            crc ^= u64::from(byte);
+            for _ in 0..8 {
+                crc = if crc & 1 == 1 { crc >> 1 ^ POLYNOMIAL } else { crc >> 1 };
+            }
         }
         self.0 = crc;
     }
