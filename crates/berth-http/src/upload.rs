@@ -1,55 +1,107 @@
 //! A request's body for code that blocks.
 //!
+//! A task takes the body from the connection and collects what arrives while the reader is busy with
+//! what it got before. Readers that keep up get each piece at once; those that do not are woken once
+//! for many pieces, and the client is not held up by each of them.
+//!
 //! Whoever reads may stop early, because the archive is broken. A server that then closes the
 //! connection makes the client, which is still sending, report a broken pipe in the place of the
 //! answer. So what is left is read and thrown away in the background, for a while.
 
-use std::io::Read;
-use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::collections::VecDeque;
+use std::io::{self, Read};
 use std::time::Duration;
 
 use axum::body::{Body, BodyDataStream};
-use bytes::Bytes;
-use futures_util::{Stream, StreamExt as _};
-use tokio::runtime::Handle;
-use tokio_util::io::{StreamReader, SyncIoBridge};
+use bytes::{Buf as _, Bytes};
+use futures_util::StreamExt as _;
+use tokio::sync::mpsc;
 
 /// How long a client may go on sending what nobody reads.
 const GRACE: Duration = Duration::from_secs(30);
+/// How many bytes are collected, at least, before the client has to wait for the reader.
+const AHEAD: usize = 4 << 20;
 
-/// The body as a blocking reader, which must be used outside of the async threads.
+/// Pieces as they came.
+type Pieces = VecDeque<Bytes>;
+
+/// The body as a blocking reader, which must be used outside of the async threads. To be called on
+/// one of these.
 pub(crate) fn reader(body: Body) -> Box<dyn Read + Send> {
-    let body = Upload { body: Some(body.into_data_stream()), runtime: Handle::current() };
-    Box::new(SyncIoBridge::new(StreamReader::new(body)))
-}
-
-/// A body that is read to its end, by somebody or by nobody.
-struct Upload {
-    /// `None` once it has ended.
-    body: Option<BodyDataStream>,
-    runtime: Handle,
-}
-
-impl Stream for Upload {
-    type Item = std::io::Result<Bytes>;
-
-    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        let Some(body) = &mut self.body else { return Poll::Ready(None) };
-        let piece = std::task::ready!(body.poll_next_unpin(cx));
-        if !matches!(piece, Some(Ok(_))) {
-            self.body = None;
+    // One batch waits while the next is collected, so a free place says that the reader has nothing.
+    let (sender, receiver) = mpsc::channel(1);
+    tokio::spawn(async move {
+        let mut body = body.into_data_stream();
+        if hand_over(&mut body, &sender).await.is_err() {
+            let rest = async { while let Some(Ok(_)) = body.next().await {} };
+            if tokio::time::timeout(GRACE, rest).await.is_err() {
+                tracing::debug!("a client is cut off that sends what nobody reads");
+            }
         }
-        Poll::Ready(piece.map(|piece| piece.map_err(std::io::Error::other)))
-    }
+    });
+    Box::new(Upload { receiver, pieces: Pieces::new() })
 }
 
-impl Drop for Upload {
-    fn drop(&mut self) {
-        if let Some(mut body) = self.body.take() {
-            self.runtime.spawn(tokio::time::timeout(GRACE, async move {
-                while let Some(Ok(_)) = body.next().await {}
-            }));
+/// The reader has left.
+struct Left;
+
+/// Sends all of the body to the reader, and in the end why it breaks off if it does.
+async fn hand_over(
+    body: &mut BodyDataStream,
+    sender: &mpsc::Sender<io::Result<Pieces>>,
+) -> Result<(), Left> {
+    let (mut pieces, mut length) = (Pieces::new(), 0);
+    let failed = loop {
+        tokio::select! {
+            biased;
+            free = sender.reserve(), if length > 0 => {
+                free.map_err(|_closed| Left)?.send(Ok(std::mem::take(&mut pieces)));
+                length = 0;
+            }
+            piece = body.next(), if length < AHEAD => match piece {
+                Some(Ok(piece)) => {
+                    length += piece.len();
+                    pieces.push_back(piece);
+                }
+                Some(Err(error)) => break Some(error),
+                None => break None,
+            },
+        }
+    };
+    let failed = failed.map(|error| Err(io::Error::other(error)));
+    for last in [Ok(pieces)].into_iter().chain(failed) {
+        sender.send(last).await.map_err(|_closed| Left)?;
+    }
+    Ok(())
+}
+
+/// The blocking end.
+struct Upload {
+    receiver: mpsc::Receiver<io::Result<Pieces>>,
+    pieces: Pieces,
+}
+
+impl Read for Upload {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        if buf.is_empty() {
+            return Ok(0);
+        }
+        loop {
+            if let Some(piece) = self.pieces.front_mut() {
+                let count = piece.len().min(buf.len());
+                piece.copy_to_slice(&mut buf[..count]);
+                if piece.is_empty() {
+                    self.pieces.pop_front();
+                }
+                if count > 0 {
+                    return Ok(count);
+                }
+            } else {
+                match self.receiver.blocking_recv() {
+                    Some(pieces) => self.pieces = pieces?,
+                    None => return Ok(0),
+                }
+            }
         }
     }
 }
@@ -60,11 +112,8 @@ mod tests {
 
     #[tokio::test]
     async fn what_nobody_reads_is_taken_from_the_client() {
-        let (sender, receiver) = tokio::sync::mpsc::channel::<std::io::Result<Bytes>>(1);
-        let pieces = futures_util::stream::unfold(receiver, async |mut receiver| {
-            receiver.recv().await.map(|piece| (piece, receiver))
-        });
-        let mut reader = reader(Body::from_stream(pieces));
+        let (sender, body) = fed();
+        let mut reader = reader(body);
         sender.send(Ok(Bytes::from_static(b"ab"))).await.unwrap();
         let first = tokio::task::spawn_blocking(move || {
             let mut first = [0];
@@ -74,5 +123,54 @@ mod tests {
         for _ in 0..10 {
             sender.send(Ok(Bytes::from_static(b"more"))).await.unwrap();
         }
+    }
+
+    /// A body that sends what it is given.
+    fn fed() -> (mpsc::Sender<io::Result<Bytes>>, Body) {
+        let (sender, receiver) = mpsc::channel::<io::Result<Bytes>>(1);
+        let pieces = futures_util::stream::unfold(receiver, async |mut receiver| {
+            receiver.recv().await.map(|piece| (piece, receiver))
+        });
+        (sender, Body::from_stream(pieces))
+    }
+
+    #[tokio::test]
+    async fn a_reader_that_waits_gets_each_piece_at_once() {
+        let (sender, body) = fed();
+        let mut reader = reader(body);
+        for piece in [b"a", b"b", b"c"] {
+            sender.send(Ok(Bytes::from_static(piece))).await.unwrap();
+            let read = tokio::task::spawn_blocking(move || {
+                let mut got = [0; 9];
+                let count = reader.read(&mut got).unwrap();
+                (reader, got[..count].to_vec())
+            });
+            let got;
+            (reader, got) = read.await.unwrap();
+            assert_eq!(got, piece);
+        }
+    }
+
+    #[tokio::test]
+    async fn all_pieces_arrive_in_their_order_and_then_the_failure() {
+        let (sender, body) = fed();
+        let mut reader = reader(body);
+        let feed = tokio::spawn(async move {
+            // More than is collected, empty ones among them.
+            for number in 0..100_u8 {
+                sender.send(Ok(vec![number; usize::from(number) * 300].into())).await.unwrap();
+            }
+            sender.send(Err(io::Error::other("the client has left"))).await.unwrap();
+        });
+        let read = tokio::task::spawn_blocking(move || {
+            let mut all = Vec::new();
+            let error = reader.read_to_end(&mut all).unwrap_err().to_string();
+            (all, error)
+        });
+        let (all, error) = read.await.unwrap();
+        feed.await.unwrap();
+        let expected = (0..100_u8).flat_map(|number| vec![number; usize::from(number) * 300]);
+        assert!(all.into_iter().eq(expected));
+        assert_eq!(error, "the client has left");
     }
 }
