@@ -1,7 +1,12 @@
 //! "Configure direct-lvm mode", by the engine and by hand, "Resize a direct-lvm thin pool", "Activate the
 //! devicemapper after reboot", and what `lsblk` shows.
 
-use anyhow::{Result, ensure};
+use std::os::unix::fs::FileExt as _;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, ensure};
+use rustix::fs::FallocateFlags;
 
 use super::Step;
 use super::host::{self, DATA_ROOT, Host, info, sh, write};
@@ -15,6 +20,8 @@ pub(super) const STEPS: &[Step] = &[
     ("direct-lvm: docker info of it is the guide's", configure),
     ("direct-lvm: lsblk shows the guide's tree", tree),
     ("direct-lvm: a container on it", container),
+    ("direct-lvm: a disk is added while it runs", add_disk),
+    ("direct-lvm: LVM extends a pool that fills, and fstrim gives back what was deleted", filled),
     ("direct-lvm: resized while it runs", resize),
 ];
 
@@ -33,6 +40,8 @@ const DAEMON: &str = r#"{
   ]
 }
 "#;
+/// How long LVM may take to notice: it looks every ten seconds.
+const PATIENCE: Duration = Duration::from_mins(1);
 const PROFILE: &str = "\
 activation {
     thin_pool_autoextend_threshold=80
@@ -289,7 +298,7 @@ fn container(_: &mut Host) -> Result<()> {
     Ok(())
 }
 
-fn resize(host: &mut Host) -> Result<()> {
+fn add_disk(host: &mut Host) -> Result<()> {
     let (first, second) = (&host.disks[0], &host.disks[1]);
     let shown = sh("pvdisplay |grep -e 'PV Name' -e 'VG Name'")?;
     compare(
@@ -304,7 +313,50 @@ fn resize(host: &mut Host) -> Result<()> {
          Volume group \"docker\" successfully extended",
         &[differs(created, "Physical volume \"/dev/{}\" successfully created.", OWN_DISK)],
         &sh(&format!("vgextend docker {second}"))?,
-    )?;
+    )
+}
+
+/// "LVM monitors the thin pool": from `thin_pool_autoextend_threshold` on it adds
+/// `thin_pool_autoextend_percent` of what the pool has.
+fn filled(_: &mut Host) -> Result<()> {
+    const FILE: u64 = 1_650 << 20;
+    let total = "lvs --noheadings --units m --nosuffix -o lv_size docker/thinpool";
+    let size = || -> Result<f64> { Ok(sh(total)?.trim().parse()?) };
+    let used = || -> Result<f64> {
+        Ok(sh("lvs --noheadings -o data_percent docker/thinpool")?.trim().parse()?)
+    };
+    let before = size()?;
+    let mount = sh("mount |grep 'devicemapper/mnt'")?;
+    let place = mount.split_whitespace().nth(2).context("a mount point")?;
+    let path = Path::new(place).join("big");
+    let file = std::fs::File::create_new(&path)?;
+    rustix::fs::fallocate(&file, FallocateFlags::empty(), 0, FILE)?;
+    // The pool gives out 512 KiB for the first byte in them.
+    for at in (0..FILE).step_by(512 << 10) {
+        file.write_all_at(&[1], at)?;
+    }
+    file.sync_all()?;
+    eventually(|| Ok(size()? > before * 1.15 && used()? < 80.0))
+        .context("LVM has extended the pool")?;
+    let info = info()?;
+    ensure!(!info.contains("Data Space Total: 2.034GB\n"), "the engine has not seen it: {info}");
+    std::fs::remove_file(&path)?;
+    drop(file);
+    sh(&format!("fstrim {place}"))?;
+    eventually(|| Ok(used()? < 20.0)).context("what was deleted is free again")
+}
+
+/// Waits for what comes within a minute.
+fn eventually(is_so: impl Fn() -> Result<bool>) -> Result<()> {
+    let begun = Instant::now();
+    while !is_so()? {
+        ensure!(begun.elapsed() < PATIENCE, "not within {PATIENCE:?}:\n{}", sh("lvs -a docker")?);
+        std::thread::sleep(Duration::from_millis(500));
+    }
+    Ok(())
+}
+
+fn resize(_: &mut Host) -> Result<()> {
     let changed = "Size of logical volume docker/thinpool_tdata changed from 95.00 GiB (24319 \
                    extents) to 198.00 GiB (50688 extents).";
     let resized = "Logical volume docker/thinpool_tdata successfully resized.";
@@ -314,9 +366,9 @@ fn resize(host: &mut Host) -> Result<()> {
             differs(
                 "Size of logical volume docker/thinpool_tdata changed from 95.00 GiB (24319 \
                  extents) to 198.00 GiB (50688 extents).",
-                "Size of logical volume docker/thinpool_tdata changed from 1.89 GiB (485 extents) \
-                 to 3.95 GiB (1012 extents).",
-                SMALL,
+                "Size of logical volume docker/thinpool_tdata changed from {} GiB ({} extents) to \
+                 3.95 GiB (1012 extents).",
+                "disks of 2 GiB, and LVM has extended it before",
             ),
             differs(
                 "Logical volume docker/thinpool_tdata successfully resized.",
