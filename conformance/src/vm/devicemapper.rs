@@ -1,6 +1,6 @@
 //! Containers on thin devices: what the kernel shows of them, and what is left of them.
 
-use std::io::Write as _;
+use std::io::{Read as _, Write as _};
 use std::path::Path;
 use std::process::Command;
 
@@ -18,6 +18,7 @@ pub(super) const FLAGS: &[&str] = &[
     "--storage-opt=dm.basesize=300M",
     "--storage-opt=dm.loopdatasize=256M",
     "--storage-opt=dm.loopmetadatasize=16M",
+    "--metrics-addr=127.0.0.1:9323",
     "--live-restore",
 ];
 
@@ -136,6 +137,15 @@ fn full(engine: &mut Engine) -> Result<()> {
     ensure!(told.text().contains("\"thin-pool-full\""), "{}", told.text());
     let usage = &engine.api().get("/berth/storage/info")?["Pool"];
     ensure!(usage["Level"] == "full" && usage["Data"]["Room"] == 0, "{usage}");
+    let metrics = metrics()?;
+    let pool = usage["Name"].as_str().context("a name")?;
+    for line in [
+        format!("berth_storage_pool_level{{pool=\"{pool}\",level=\"full\"}} 1"),
+        format!("berth_storage_pool_level{{pool=\"{pool}\",level=\"normal\"}} 0"),
+        format!("berth_storage_pool_room_bytes{{pool=\"{pool}\",of=\"data\"}} 0"),
+    ] {
+        ensure!(metrics.lines().any(|one| one == line), "no {line} in\n{metrics}");
+    }
     greedy.remove()?;
     eventually("there is room again", || Ok(refused()?.is_success()))?;
     let container = engine.run("cat /bin/busybox >/dev/null && echo whole >/file", &json!({}))?;
@@ -226,6 +236,16 @@ fn pool(engine: &mut Engine) -> Result<()> {
     ensure!(container.output()? == "again\n", "{}", container.output()?);
     drop(container);
     engine.stop()
+}
+
+/// What the daemon tells those who watch it.
+fn metrics() -> Result<String> {
+    let mut stream = std::net::TcpStream::connect("127.0.0.1:9323")?;
+    stream.write_all(b"GET /metrics HTTP/1.0\r\n\r\n")?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    ensure!(answer.contains("\r\nContent-Type: application/openmetrics-text; "), "{answer}");
+    Ok(answer)
 }
 
 fn files(engine: &Engine) -> Result<usize> {
