@@ -55,6 +55,16 @@ pub(super) fn run(config: Config, flags: Flags) -> Result<(), StartError> {
         logging::init(config.effective_level(), &config.log_format).map_err(StartError::Log)?;
     let shim = find_shim().ok_or(StartError::NoShim)?;
     let tls = tls::acceptor(&config).map_err(StartError::Tls)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .max_blocking_threads(BLOCKING_THREADS)
+        .thread_name("berth")
+        .enable_all()
+        .build()
+        .map_err(|source| StartError::System { what: "threads", source })?;
+    // Whoever finds the process by its pidfile or its socket may send a signal at once.
+    let signals = runtime.block_on(async { Signals::listen() });
+    let signals = signals.map_err(|source| StartError::System { what: "signals", source })?;
     let pidfile = Path::new(&config.pidfile);
     let _pidfile = Pidfile::create(pidfile)
         .map_err(|source| StartError::Pidfile { path: pidfile.to_owned(), source })?;
@@ -64,15 +74,8 @@ pub(super) fn run(config: Config, flags: Flags) -> Result<(), StartError> {
     let plain_tcp = plain_tcp(&listeners, &config);
     let mut engine = config.engine(shim, plain_tcp);
     remap::apply(&config.userns_remap, &mut engine)?;
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .max_blocking_threads(BLOCKING_THREADS)
-        .thread_name("berth")
-        .enable_all()
-        .build()
-        .map_err(|source| StartError::System { what: "threads", source })?;
     let sockets = Open { api: listeners, metrics, tls };
-    let served = runtime.block_on(serve(config, flags, engine, sockets, level));
+    let served = runtime.block_on(serve(config, flags, engine, sockets, signals, level));
     // Requests that still stream to clients must not hold the end up.
     runtime.shutdown_background();
     served
@@ -90,10 +93,9 @@ async fn serve(
     flags: Flags,
     engine: EngineConfig,
     sockets: Open,
+    mut signals: Signals,
     level: LevelSwitch,
 ) -> Result<(), StartError> {
-    let mut signals =
-        Signals::listen().map_err(|source| StartError::System { what: "signals", source })?;
     let shown: Vec<String> = sockets.api.iter().map(|one| one.shown().to_owned()).collect();
     let engine = Engine::open(engine).await.map_err(StartError::Engine)?;
     tracing::info!("Daemon has completed initialization");
