@@ -6,12 +6,13 @@ use std::process::Command;
 use berth_types::LayerId;
 
 use super::{Devicemapper, active, disk, small};
+use crate::devicemapper::lvm_extend::{self, Wipe};
 use crate::suite::{content, layer, listed, rw, same, write};
-use crate::{LayerState, StorageDriver as _};
+use crate::{LayerState, StorageDriver as _, ThinPool as _};
 
 const STOP: &str = "BERTH_TEST_STOP_AT";
 const HOME: &str = "BERTH_TEST_HOME";
-const OPTIONS: &str = "BERTH_TEST_OPTION";
+const WHAT: &str = "BERTH_TEST_WHAT";
 const CHILD: &str = "devicemapper::tests::crash::vm_devicemapper_child_that_stops";
 
 /// Ends this process, if it is a child that was told to end here.
@@ -41,20 +42,25 @@ fn work(home: &Path) -> LayerId {
 #[test]
 fn vm_devicemapper_child_that_stops() {
     if let Some(home) = std::env::var_os(HOME) {
-        match std::env::var(OPTIONS) {
-            Ok(option) => drop(Devicemapper::open(Path::new(&home), &[option])),
-            Err(_) => drop(work(Path::new(&home))),
+        let home = Path::new(&home);
+        let what = std::env::var(WHAT).unwrap();
+        match what.split_once(':') {
+            None => drop(work(home)),
+            Some(("open", option)) => drop(Devicemapper::open(home, &[option.to_owned()])),
+            Some(("grow", bytes)) => small(home, &[]).grow(bytes.parse().ok(), None).unwrap(),
+            Some(("extend", device)) => {
+                lvm_extend::extend("docker-thinpool", Path::new(device), Wipe::Yes).unwrap();
+            }
+            Some(_) => panic!("{what}"),
         }
     }
 }
 
-/// Has a child work, or open a driver with an option, that stops at a step.
-pub(super) fn stop(home: &Path, at: &str, option: Option<&str>) {
+/// Has a child do something that stops at a step: `work`, `open:OPTION`, `grow:BYTES` of data, or
+/// `extend:DISK`, which is added to the pool of somebody else.
+pub(super) fn stop(home: &Path, at: &str, what: &str) {
     let mut child = Command::new(std::env::current_exe().unwrap());
-    child.args([CHILD, "--exact"]).env(HOME, home).env(STOP, at);
-    if let Some(option) = option {
-        child.env(OPTIONS, option);
-    }
+    child.args([CHILD, "--exact"]).env(HOME, home).env(STOP, at).env(WHAT, what);
     let output = child.output().unwrap();
     assert!(!output.status.success(), "{at} is never reached: {output:?}");
 }
@@ -82,13 +88,13 @@ fn vm_devicemapper_a_stop_at_each_step_is_undone() {
         let new = disk.path().join(at);
         let begins = at.starts_with("dm.base") || at == "dm.begun" || at == "dm.create.made";
         if begins {
-            stop(&new, at, None);
+            stop(&new, at, "work");
             work(&new);
         }
         if at.starts_with("dm.base") {
             continue;
         }
-        stop(&used, at, None);
+        stop(&used, at, "work");
         let driver = small(&used, &[]);
         driver.recover(&|_| false).unwrap();
         driver.reap().unwrap();
@@ -109,4 +115,10 @@ fn vm_devicemapper_a_stop_at_each_step_is_undone() {
         drop(driver);
         assert_eq!(active(&used), [""; 0], "{at}");
     }
+    // A file that has grown is noticed by the next pool on it.
+    let total = || small(&used, &[]).usage().unwrap().data.total;
+    let larger = total() + (64 << 20);
+    stop(&used, "dm.grow.file", &format!("grow:{larger}"));
+    assert_eq!(total(), larger);
+    assert_eq!(content(&small(&used, &[]), &kept), same(&["base"]));
 }
