@@ -39,13 +39,14 @@ pub(crate) fn reader(body: Body) -> Box<dyn Read + Send> {
             }
         }
     });
-    Box::new(Upload { receiver, pieces: Pieces::new() })
+    Box::new(Upload { receiver, pieces: Pieces::new(), has_ended: false })
 }
 
 /// The reader has left.
 struct Left;
 
-/// Sends all of the body to the reader, and in the end why it breaks off if it does.
+/// Sends all of the body to the reader, and in the end why it breaks off, or no pieces at all: a task
+/// that ends without a word, with its runtime, must not look like the body's end.
 async fn hand_over(
     body: &mut BodyDataStream,
     sender: &mpsc::Sender<io::Result<Pieces>>,
@@ -68,17 +69,18 @@ async fn hand_over(
             },
         }
     };
-    let failed = failed.map(|error| Err(io::Error::other(error)));
-    for last in [Ok(pieces)].into_iter().chain(failed) {
-        sender.send(last).await.map_err(|_closed| Left)?;
+    if !pieces.is_empty() {
+        sender.send(Ok(pieces)).await.map_err(|_closed| Left)?;
     }
-    Ok(())
+    let end = failed.map_or(Ok(Pieces::new()), |error| Err(io::Error::other(error)));
+    sender.send(end).await.map_err(|_closed| Left)
 }
 
 /// The blocking end.
 struct Upload {
     receiver: mpsc::Receiver<io::Result<Pieces>>,
     pieces: Pieces,
+    has_ended: bool,
 }
 
 impl Read for Upload {
@@ -96,11 +98,12 @@ impl Read for Upload {
                 if count > 0 {
                     return Ok(count);
                 }
+            } else if self.has_ended {
+                return Ok(0);
             } else {
-                match self.receiver.blocking_recv() {
-                    Some(pieces) => self.pieces = pieces?,
-                    None => return Ok(0),
-                }
+                let cut = || io::Error::from(io::ErrorKind::UnexpectedEof);
+                self.pieces = self.receiver.blocking_recv().ok_or_else(cut)??;
+                self.has_ended = self.pieces.is_empty();
             }
         }
     }
@@ -172,5 +175,33 @@ mod tests {
         let expected = (0..100_u8).flat_map(|number| vec![number; usize::from(number) * 300]);
         assert!(all.into_iter().eq(expected));
         assert_eq!(error, "the client has left");
+    }
+
+    #[test]
+    fn a_body_that_ends_with_its_server_is_cut() {
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(1).build().unwrap();
+        let (sender, body) = fed();
+        let mut reader = runtime.block_on(async {
+            sender.send(Ok(Bytes::from_static(b"half"))).await.unwrap();
+            reader(body)
+        });
+        let mut half = [0; 4];
+        reader.read_exact(&mut half).unwrap();
+        runtime.shutdown_background();
+        let mut rest = Vec::new();
+        let error = reader.read_to_end(&mut rest).unwrap_err();
+        assert_eq!((error.kind(), rest), (io::ErrorKind::UnexpectedEof, vec![]));
+    }
+
+    #[tokio::test]
+    async fn the_end_is_said_as_often_as_it_is_asked_for() {
+        let mut reader = reader(Body::from("all"));
+        let read = tokio::task::spawn_blocking(move || {
+            let mut all = Vec::new();
+            reader.read_to_end(&mut all).unwrap();
+            (all, reader.read(&mut [0]).unwrap())
+        });
+        assert_eq!(read.await.unwrap(), (b"all".to_vec(), 0));
     }
 }
