@@ -69,8 +69,8 @@ pub(super) fn run(config: Config, flags: Flags) -> Result<(), StartError> {
     let _pidfile = Pidfile::create(pidfile)
         .map_err(|source| StartError::Pidfile { path: pidfile.to_owned(), source })?;
     let listeners = listen::open_all(&config.hosts, &config.group)?;
-    let metrics = listen::open_metrics(&config.metrics_addr)?;
     let _sockets = Sockets::of(&listeners);
+    let metrics = listen::open_metrics(&config.metrics_addr)?;
     let plain_tcp = plain_tcp(&listeners, &config);
     let mut engine = config.engine(shim, plain_tcp);
     remap::apply(&config.userns_remap, &mut engine)?;

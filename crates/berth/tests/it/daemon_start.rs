@@ -42,6 +42,11 @@ fn snapshot(root: &Path) -> BTreeMap<PathBuf, (std::time::SystemTime, Vec<u8>)> 
 
 /// Starts on this data root with everything else in a directory of its own; the last line of stderr.
 fn refused(data_root: &Path) -> String {
+    refused_with(data_root, &[])
+}
+
+/// The same with these flags too.
+fn refused_with(data_root: &Path, more: &[&str]) -> String {
     let dir = tempfile::tempdir().unwrap();
     let path = |name: &str| dir.path().join(name).display().to_string();
     let args = [
@@ -59,7 +64,7 @@ fn refused(data_root: &Path) -> String {
         "--bridge=none".to_owned(),
     ];
     put(&dir.path().join("daemon.json"), "{}");
-    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    let args: Vec<&str> = args.iter().map(String::as_str).chain(more.iter().copied()).collect();
     let (status, stdout, stderr) = daemon(&args);
     assert_eq!((status, stdout.as_str()), (Some(1), ""), "{stderr}");
     for left in ["pid", "sock"] {
@@ -110,6 +115,20 @@ fn root_a_data_root_without_its_database_is_refused_and_no_byte_changes() {
     assert!(message.contains("berth.db is missing"), "{message}");
     assert!(message.contains("backup"), "{message}");
     assert_eq!(snapshot(&root), before);
+}
+
+#[test]
+fn root_an_address_of_metrics_that_cannot_be_leaves_nothing_behind() {
+    let test = "root_an_address_of_metrics_that_cannot_be_leaves_nothing_behind";
+    if !testkit::is_root() {
+        return testkit::skip(test, "root");
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path().join("berth");
+    let message = refused_with(&root, &["--metrics-addr=127.0.0.1"]);
+    let expected = "failed to start metrics server: listen tcp 127.0.0.1: ";
+    assert!(message.starts_with(expected), "{message}");
+    assert!(!root.try_exists().unwrap(), "the data root is not made");
 }
 
 #[test]
