@@ -28,12 +28,12 @@ impl Engine {
             let state = if status == Status::Dead { "Dead" } else { "Removing" };
             return Err(ContainerError::CommitDead { id: container.id().clone(), state }.into());
         }
+        let timer = self.counted().begin(Action::Commit);
         let id = container.id().to_string();
         let pauses = options.pause && status == Status::Running;
         if pauses {
             self.freeze(&id, true).await?;
         }
-        let timer = self.counted().begin(Action::Commit);
         let engine = self.clone();
         let committed = {
             let (of, options) = (Arc::clone(&container), options.clone());

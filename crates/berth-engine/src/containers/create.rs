@@ -40,10 +40,7 @@ impl Engine {
         request: CreateRequest,
         version: ApiVersion,
     ) -> Result<CreateResponse, EngineError> {
-        let timer = self.counted().begin(Action::Create);
-        let created = self.create_named(name, platform, request, version, Purpose::Use).await?;
-        timer.done();
-        Ok(created)
+        self.create_named(name, platform, request, version, Purpose::Use).await
     }
 
     /// Creates a container for the engine itself, its name made up.
@@ -63,6 +60,7 @@ impl Engine {
         version: ApiVersion,
         purpose: Purpose,
     ) -> Result<CreateResponse, EngineError> {
+        let timer = self.counted().begin(Action::Create);
         let id = ContainerId::random();
         let name = match name.as_deref() {
             Some(given) if !given.is_empty() => names::check(given)?.to_owned(),
@@ -84,8 +82,9 @@ impl Engine {
             Ok(plan) => self.create_planned(plan).await,
             Err(error) => Err(error),
         };
-        if made.is_err() {
-            self.registry().release(&name);
+        match &made {
+            Ok(_) => timer.done(),
+            Err(_) => self.registry().release(&name),
         }
         made
     }

@@ -29,6 +29,8 @@ type Labels = Vec<(&'static str, String)>;
 pub(crate) struct Metrics {
     actions: Family<[(&'static str, &'static str); 1], Histogram>,
     builds: Counter,
+    /// Held while figures are looked up.
+    asked: tokio::sync::Mutex<()>,
 }
 
 /// What is done to a container, as far as its time is taken.
@@ -61,6 +63,7 @@ impl Default for Metrics {
         let metrics = Self {
             actions: Family::new_with_constructor(|| Histogram::new(BUCKETS)),
             builds: Counter::default(),
+            asked: tokio::sync::Mutex::default(),
         };
         // What has not happened yet is shown too, so that a graph begins at zero.
         for action in Action::ALL {
@@ -120,6 +123,8 @@ impl Engine {
     /// Every figure as `OpenMetrics` text. Figures that the storage does not give at this moment are left
     /// out, and said in the log.
     pub async fn metrics(&self) -> String {
+        // Where the storage hangs, those who ask again and again must not take every thread.
+        let _one_at_a_time = self.counted().asked.lock().await;
         let engine = self.clone();
         blocking(move || engine.metrics_now()).await
     }
