@@ -19,6 +19,7 @@ mod registry;
 mod service;
 mod ui;
 mod vm;
+mod wait;
 
 use std::process::ExitCode;
 

@@ -3,7 +3,7 @@
 
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use rustix::fs::FallocateFlags;
@@ -12,6 +12,7 @@ use super::Step;
 use super::host::{self, DATA_ROOT, Host, info, sh, write};
 use super::transcript::{Difference, LEVEL, LIBRARY, ORDER, VERSION, compare, differs};
 use crate::kill::fixture;
+use crate::wait;
 
 pub(super) const STEPS: &[Step] = &[
     ("direct-lvm: the engine configures a disk by the guide's daemon.json", automatic),
@@ -339,28 +340,18 @@ fn filled(_: &mut Host) -> Result<()> {
         file.write_all_at(&[1], at)?;
     }
     file.sync_all()?;
-    eventually(|| Ok(size()? > before * 1.15 && used()? < 80.0))
-        .context("LVM has extended the pool")?;
+    wait::within(PATIENCE, "LVM has extended the pool", || {
+        Ok(size()? > before * 1.15 && used()? < 80.0)
+    })?;
     let info = info()?;
     ensure!(!info.contains("Data Space Total: 2.034GB\n"), "the engine has not seen it: {info}");
     std::fs::remove_file(&path)?;
     drop(file);
     // xfs frees what was deleted in the background.
-    eventually(|| {
+    wait::within(PATIENCE, "what was deleted is free again", || {
         sh(&format!("fstrim {place}"))?;
         Ok(used()? < 20.0)
     })
-    .context("what was deleted is free again")
-}
-
-/// Waits for what comes within a minute.
-fn eventually(is_so: impl Fn() -> Result<bool>) -> Result<()> {
-    let begun = Instant::now();
-    while !is_so()? {
-        ensure!(begun.elapsed() < PATIENCE, "not within {PATIENCE:?}:\n{}", sh("lvs -a docker")?);
-        std::thread::sleep(Duration::from_millis(500));
-    }
-    Ok(())
 }
 
 fn resize(_: &mut Host) -> Result<()> {

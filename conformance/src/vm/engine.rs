@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use serde_json::{Value, json};
@@ -10,10 +10,10 @@ use serde_json::{Value, json};
 use crate::client::{Client, Request};
 use crate::daemon::BerthDaemon;
 use crate::kill::fixture;
+use crate::wait;
 
 /// How long to wait for what should come soon; emulation is slow.
 const PATIENCE: Duration = Duration::from_secs(20);
-const NAP: Duration = Duration::from_millis(20);
 /// Where the daemon's directories are.
 const DATA: &str = "/var/lib";
 
@@ -183,16 +183,9 @@ pub(super) fn read(cgroup: &Path, file: &str) -> Result<String> {
     Ok(text.trim().to_owned())
 }
 
-/// Asks again until the answer is as wanted, or patience ends.
-pub(super) fn eventually(what: &str, mut is_so: impl FnMut() -> Result<bool>) -> Result<()> {
-    let until = Instant::now() + PATIENCE;
-    while !is_so()? {
-        if Instant::now() > until {
-            bail!("it did not come to be that {what}");
-        }
-        std::thread::sleep(NAP);
-    }
-    Ok(())
+/// Waits for what should come soon.
+pub(super) fn eventually(what: &str, is_so: impl FnMut() -> Result<bool>) -> Result<()> {
+    wait::within(PATIENCE, what, is_so)
 }
 
 /// The machine's root is an overlay, on which overlay2 has no place. Once for all engines.
