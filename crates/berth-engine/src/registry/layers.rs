@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, Read};
+use std::mem;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use berth_images::pull::Pulling;
@@ -12,6 +13,7 @@ use berth_registry::manifest::Descriptor;
 use futures_util::future::try_join_all;
 use tokio::sync::watch;
 
+use super::Registries;
 use super::error::RegistryUseError;
 use super::progress::{far, layer};
 use super::transfers::{State, Transfer};
@@ -27,8 +29,13 @@ const REPORT_EVERY: u64 = 512 << 10;
 pub(super) struct Arriving {
     engine: Engine,
     pulling: Option<Arc<Pulling>>,
+    /// The download of each missing layer, until it is looked at.
+    begun: Mutex<Vec<Option<Begun>>>,
     transfers: Mutex<Vec<Arc<Transfer>>>,
 }
+
+/// A download, and whether it was begun for this.
+type Begun = (Arc<Transfer>, bool);
 
 impl Arriving {
     /// Begins to make an image, once what is there of it is whole.
@@ -39,13 +46,46 @@ impl Arriving {
         source: &Source,
         tell: &MessageSender,
     ) -> Result<Self, EngineError> {
-        let mut this = Self { engine: engine.clone(), pulling: None, transfers: Mutex::default() };
+        loop {
+            let begun = Self::begin_once(engine, config, blobs, source, tell).await?;
+            if let Some(this) = begun {
+                return Ok(this);
+            }
+        }
+    }
+
+    /// `None` when another pull has begun to record a layer that this one found missing.
+    async fn begin_once(
+        engine: &Engine,
+        config: &ImageConfig,
+        blobs: &[Descriptor],
+        source: &Source,
+        tell: &MessageSender,
+    ) -> Result<Option<Self>, EngineError> {
+        let mut this = Self {
+            engine: engine.clone(),
+            pulling: None,
+            begun: Mutex::default(),
+            transfers: Mutex::default(),
+        };
         let mended = this.mend(config, blobs, source, tell).await;
         this.unless_passing(mended)?;
+        let digests: Vec<_> = blobs.iter().map(|blob| blob.digest.clone()).collect();
+        let Registries { transfers, recording, .. } = engine.registries();
+        recording.wait(&digests).await;
         let (images, config) = (Arc::clone(engine.images()), config.clone());
-        let pulling = blocking(move || images.begin_pull(config)).await?;
-        this.pulling = Some(Arc::new(pulling));
-        Ok(this)
+        let pulling = Arc::new(blocking(move || images.begin_pull(config)).await?);
+        this.pulling = Some(Arc::clone(&pulling));
+        let missing = pulling.missing();
+        if !missing.is_empty() {
+            engine.check_room().await?;
+        }
+        let get = |&index: &usize| Some(transfers.get(&blobs[index], source.clone()));
+        let begun = recording.unless(&digests, || missing.iter().map(get).collect());
+        Ok(begun.map(|begun| {
+            this.begun = Mutex::new(begun);
+            this
+        }))
     }
 
     /// Fills layers again that a repair found damaged, each after its parent. Before anything is
@@ -64,7 +104,7 @@ impl Arriving {
         }
         for index in damaged {
             let one = Layer { all: self, blob: &blobs[index], source, tell };
-            let transfer = one.download().await?;
+            let transfer = one.download(None).await?;
             tell.tell(layer(one.id(), "Download complete")).await;
             let (images, config) = (Arc::clone(self.engine.images()), config.clone());
             one.unpack(&transfer, move |blob| images.mend_layer(&config, index, blob)).await?;
@@ -105,16 +145,19 @@ impl Arriving {
         if let Err(error) = &result
             && !is_passing(error)
         {
-            self.done();
+            drop(self.used());
         }
         result
     }
 
-    /// The image is recorded, or will never be: the files of its blobs may go.
-    pub(super) fn done(&self) {
-        for transfer in &*self.transfers() {
+    /// Every layer is unpacked, or none ever will be: the files of the blobs go with what this
+    /// returns, unless another pull wants them.
+    pub(super) fn used(&self) -> Vec<Arc<Transfer>> {
+        let used = mem::take(&mut *self.transfers());
+        for transfer in &used {
             transfer.used();
         }
+        used
     }
 
     fn transfers(&self) -> MutexGuard<'_, Vec<Arc<Transfer>>> {
@@ -156,7 +199,8 @@ impl Layer<'_> {
     }
 
     async fn bring(self, slot: usize, unpacked: &watch::Sender<usize>) -> Result<(), EngineError> {
-        let transfer = self.download().await?;
+        let begun = self.all.begun.lock().unwrap_or_else(PoisonError::into_inner)[slot].take();
+        let transfer = self.download(begun).await?;
         self.tell.tell(layer(self.id(), "Download complete")).await;
         let pulling = Arc::clone(self.all.pulling());
         if !pulling.is_concurrent() {
@@ -171,10 +215,11 @@ impl Layer<'_> {
 
     /// Another pull's download may fail for reasons of its own, such as its credentials; then it is
     /// tried with ours.
-    async fn download(&self) -> Result<Arc<Transfer>, EngineError> {
+    async fn download(&self, mut begun: Option<Begun>) -> Result<Arc<Transfer>, EngineError> {
         loop {
             let transfers = &self.all.engine.registries().transfers;
-            let (transfer, is_own) = transfers.get(self.blob, self.source.clone());
+            let new = || transfers.get(self.blob, self.source.clone());
+            let (transfer, is_own) = begun.take().unwrap_or_else(new);
             self.all.transfers().push(Arc::clone(&transfer));
             match self.follow(&transfer).await {
                 Ok(()) => return Ok(transfer),

@@ -5,6 +5,7 @@
 //! | [`pull`] | `docker pull`: names, endpoints, manifests, and the record in the end |
 //! | [`layers`] | the layers of one image: each downloaded, verified, unpacked |
 //! | [`transfers`] | downloads that several pulls share, and the files that they leave |
+//! | [`recording`] | blobs whose layers are being recorded |
 //! | [`push`], [`push_one`], [`send`] | `docker push`: the images, each image, each layer |
 //! | [`upload`], [`pack`] | a layer that is sent, and again when it was cut; the body of an upload |
 //! | [`addresses`] | the addresses of a registry, in Docker's order |
@@ -20,6 +21,7 @@ mod progress;
 mod pull;
 mod push;
 mod push_one;
+mod recording;
 mod send;
 mod transfers;
 mod upload;
@@ -41,6 +43,7 @@ pub use push::PushRequest;
 pub(crate) use progress::{bar, far};
 
 use limiter::Limiter;
+use recording::Recording;
 use transfers::Transfers;
 
 /// Which registries are used, and how much at a time.
@@ -71,6 +74,7 @@ impl Default for RegistryConfig {
 #[derive(Debug)]
 pub(crate) struct Registries {
     transfers: Arc<Transfers>,
+    recording: Arc<Recording>,
     /// Connections to registries, for the next pull or push.
     clients: Arc<Clients>,
     uploads: Limiter,
@@ -97,6 +101,7 @@ impl Registries {
         let threads = std::thread::available_parallelism().map_or(2, std::num::NonZero::get);
         Ok(Self {
             transfers: Transfers::open(&dir, config.downloads, is_recorded)?,
+            recording: Arc::default(),
             clients: Arc::default(),
             uploads: Limiter::new(config.uploads),
             unpacking: Arc::new(Semaphore::new(threads.max(2))),

@@ -236,16 +236,21 @@ impl Pull<'_> {
     ) -> Result<Pulled, EngineError> {
         let arriving =
             Arriving::begin(self.engine, config, &image.layers, source, self.tell).await?;
-        if !arriving.pulling().missing().is_empty() {
-            self.engine.check_room().await?;
-        }
         if !arriving.pulling().missing().is_empty() || self.known(image).await?.is_none() {
             arriving.fetch(&image.layers, source, self.tell).await?;
         }
         let (pulling, arrived) = (Arc::clone(arriving.pulling()), arrived.clone());
-        let pulled = blocking(move || pulling.commit(&arrived)).await?;
-        arriving.done();
-        Ok(pulled)
+        let missing = pulling.missing().iter().map(|&index| image.layers[index].digest.clone());
+        let recording = Arc::clone(&self.engine.registries().recording);
+        let (missing, used) = (missing.collect(), arriving.used());
+        blocking(move || {
+            let _entered = recording.enter(missing);
+            // Before the layers are synced, which would write these files too.
+            drop(used);
+            pulling.commit(&arrived)
+        })
+        .await
+        .map_err(EngineError::from)
     }
 
     fn wanted_platform(&self) -> Platform {

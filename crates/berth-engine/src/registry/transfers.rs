@@ -5,8 +5,8 @@
 //! ```
 //!
 //! A blob is downloaded once however many pulls want it, and for as long as one of them does. Its
-//! file goes when the layer is recorded, or when it cannot be had; what was cut stays, and the next
-//! pull, also of a later engine, goes on where it ends.
+//! file goes when all layers of the image are unpacked, or when it cannot be had; what was cut stays,
+//! and the next pull, also of a later engine, goes on where it ends.
 
 use std::collections::HashMap;
 use std::fs;
@@ -216,7 +216,7 @@ impl Transfer {
         self.all.path(&self.digest)
     }
 
-    /// The layer is recorded: nobody needs the file any more but who still holds this.
+    /// The image's layers are unpacked: nobody needs the file any more but who still holds this.
     pub(super) fn used(&self) {
         self.is_used.store(true, Ordering::Release);
     }

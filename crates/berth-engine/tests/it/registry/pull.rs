@@ -3,7 +3,9 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
+use berth_db::sql::Connection;
 use berth_engine::Depth;
 use berth_engine::images::RemoveOptions;
 use berth_engine::storage::Changes;
@@ -336,7 +338,38 @@ fn root_a_prune_takes_what_nobody_goes_on_with() {
     assert_eq!(downloads(&dirs), Vec::<u64>::new());
 }
 
-/// As a stop between recording an image and removing its files leaves them.
+/// They would be written to the disk with the layers, for nothing.
+#[test]
+fn root_the_files_of_blobs_go_before_their_image_is_recorded() {
+    let test = "root_the_files_of_blobs_go_before_their_image_is_recorded";
+    let Some(dirs) = Dirs::new(test) else { return };
+    let open = dirs.open().unwrap();
+    let registry = Registry::new();
+    let image = Image::new(DOCKER, &[b"base", b"top"]);
+    registry.put("a", &image);
+    let gate = stopped(&registry, &image.blobs[1]);
+    let name = registry.name("a:1");
+    let database = Connection::open(dirs.data_root().join("berth.db")).unwrap();
+    let told = open.block_on(async {
+        let begun = begin_pull(&open, &name).await;
+        gate.wait_for_somebody();
+        // Nothing can be recorded from here on.
+        database.execute_batch("BEGIN IMMEDIATE").unwrap();
+        gate.open();
+        let deadline = Instant::now() + Duration::from_secs(5);
+        while !downloads(&dirs).is_empty() && Instant::now() < deadline {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        assert_eq!(downloads(&dirs), Vec::<u64>::new());
+        assert!(open.engine().inspect_image(&name).await.is_err());
+        database.execute_batch("ROLLBACK").unwrap();
+        Told::all(begun).await
+    });
+    assert_eq!(told.failure, None);
+    assert_eq!(inspected(&open, &name).id, image.id());
+}
+
+/// As a stop leaves them while another pull still has the same blobs.
 #[test]
 fn root_a_start_takes_what_is_recorded() {
     let Some(dirs) = Dirs::new("root_a_start_takes_what_is_recorded") else { return };
