@@ -164,6 +164,11 @@ impl Auth {
         }
     }
 
+    /// Whether the registry has not asked who asks.
+    pub(crate) fn is_open(&self) -> bool {
+        lock(&self.challenges).is_empty()
+    }
+
     /// Takes over the challenges of a refusal. Whether they are worth another try.
     pub(crate) fn challenged(
         &self,

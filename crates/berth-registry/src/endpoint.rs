@@ -62,6 +62,11 @@ impl Endpoint {
         url
     }
 
+    /// The address of a repository: what distinguishes it from all others.
+    pub fn address(&self, repository: &str) -> String {
+        self.at(repository).into()
+    }
+
     /// `host[:port]`, the name of its certificates' directory.
     pub(crate) fn host(&self) -> String {
         let host = self.url.host_str().unwrap_or_default();

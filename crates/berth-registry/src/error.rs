@@ -100,6 +100,8 @@ pub struct ErrorCode {
     pub code: String,
     /// The registry's words.
     pub message: String,
+    /// What they are about, in no form that is agreed on: a blob's digest alone, or an object with it.
+    pub detail: serde_json::Value,
     /// How long it asks to be left alone, in seconds; from a header of the answer.
     #[serde(skip)]
     pub retry_after: Option<u64>,
@@ -108,7 +110,12 @@ pub struct ErrorCode {
 impl ErrorCode {
     /// A code with the words that belong to it.
     pub(crate) fn new(code: &str, message: &str) -> Self {
-        Self { code: code.to_owned(), message: message.to_owned(), retry_after: None }
+        Self { code: code.to_owned(), message: message.to_owned(), ..Self::default() }
+    }
+
+    /// Whether a manifest is refused because a blob that it names is not there.
+    pub fn is_blob_unknown(&self) -> bool {
+        ["MANIFEST_BLOB_UNKNOWN", "BLOB_UNKNOWN"].contains(&&*self.code)
     }
 
     /// The code as it is read out: `manifest unknown`.

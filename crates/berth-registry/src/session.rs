@@ -100,6 +100,25 @@ impl Session {
         Ok(Self { endpoint, http, auth: Auth::new(credentials, challenges) })
     }
 
+    /// An address that has lately answered and has not asked who asks. It is not asked again, so the
+    /// first request may fail in any way.
+    pub async fn assume(
+        clients: &Clients,
+        endpoint: Endpoint,
+        certs_dir: &Path,
+        credentials: Credentials,
+        limits: Limits,
+    ) -> Result<Self, RegistryError> {
+        let client = clients.of(&endpoint, certs_dir).await?;
+        let auth = Auth::new(credentials, Vec::new());
+        Ok(Self { endpoint, http: Http { client, limits }, auth })
+    }
+
+    /// Whether it has not asked who asks.
+    pub fn is_open(&self) -> bool {
+        self.auth.is_open()
+    }
+
     /// Where it is.
     pub fn endpoint(&self) -> &Endpoint {
         &self.endpoint

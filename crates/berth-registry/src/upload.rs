@@ -43,6 +43,11 @@ impl Target {
         vec![Access::Push.of(&self.repository)]
     }
 
+    /// Where the repository is.
+    pub fn address(&self) -> String {
+        self.session.endpoint().address(&self.repository)
+    }
+
     /// How long a blob is, if it is there.
     pub async fn has(&self, digest: &Digest) -> Result<Option<u64>, RegistryError> {
         self.session.blob_size(&self.repository, digest, &self.scopes()).await
@@ -132,14 +137,14 @@ impl Target {
         }
     }
 
-    /// Puts a manifest under a tag.
+    /// Puts a manifest under a tag, or under its digest.
     pub async fn put_manifest(
         &self,
-        tag: &str,
+        reference: &str,
         media_type: &str,
         manifest: &Bytes,
     ) -> Result<(), RegistryError> {
-        let url = self.session.endpoint().at(&format!("{}/manifests/{tag}", self.repository));
+        let url = self.session.endpoint().at(&format!("{}/manifests/{reference}", self.repository));
         let scopes = self.scopes();
         let asked = self.session.ask(Method::PUT, url, &scopes, |request| {
             request.header(CONTENT_TYPE, media_type).body(manifest.clone())

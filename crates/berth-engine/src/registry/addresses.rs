@@ -2,10 +2,12 @@
 
 use std::sync::Arc;
 
+use berth_registry::upload::Target;
 use berth_registry::{Clients, Credentials, Endpoint, Purpose, RegistryError, Session};
 
 use super::RegistryConfig;
 use super::error::{RegistryUseError, is_worth_another_address};
+use super::shown::{Repositories, Shown};
 use crate::engine::Engine;
 use crate::error::EngineError;
 
@@ -47,6 +49,22 @@ impl Engine {
 }
 
 impl Addresses {
+    /// The address where a repository has lately been open to everybody, without asking it again.
+    pub(super) async fn open_one(&self, known: &Repositories, repository: &str) -> Option<Target> {
+        for endpoint in self.left.as_slice().iter().filter(|endpoint| !endpoint.is_mirror) {
+            let is_open = |shown: Shown| shown.looks && shown.is_open;
+            if !known.of(&endpoint.address(repository)).is_some_and(is_open) {
+                continue;
+            }
+            let (certs, limits) = (&self.config.options.certs_dir, self.config.limits.clone());
+            let (endpoint, shown) = (endpoint.clone(), self.credentials.clone());
+            let session = Session::assume(&self.clients, endpoint, certs, shown, limits).await;
+            let session = Arc::new(session.ok()?);
+            return Some(Target { session, repository: repository.to_owned() });
+        }
+        None
+    }
+
     /// The next one that answers.
     pub(super) async fn next(&mut self) -> Option<Arc<Session>> {
         loop {

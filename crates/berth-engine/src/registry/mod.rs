@@ -7,15 +7,18 @@
 //! | [`transfers`] | downloads that several pulls share, and the files that they leave |
 //! | [`recording`] | blobs whose layers are being recorded |
 //! | [`push`], [`push_one`], [`send`] | `docker push`: the images, each image, each layer |
+//! | [`again`], [`shown`], [`offer`] | a push of what was pushed before, in one request where the registry looks; how it shows that it does |
 //! | [`upload`], [`pack`] | a layer that is sent, and again when it was cut; the body of an upload |
 //! | [`addresses`] | the addresses of a registry, in Docker's order |
 //! | [`ask`] | `docker login`, and looking at a registry without pulling |
 
 mod addresses;
+mod again;
 mod ask;
 mod error;
 mod layers;
 mod limiter;
+mod offer;
 mod pack;
 mod progress;
 mod pull;
@@ -23,6 +26,7 @@ mod push;
 mod push_one;
 mod recording;
 mod send;
+mod shown;
 mod transfers;
 mod upload;
 
@@ -44,6 +48,7 @@ pub(crate) use progress::{bar, far};
 
 use limiter::Limiter;
 use recording::Recording;
+use shown::Repositories;
 use transfers::Transfers;
 
 /// Which registries are used, and how much at a time.
@@ -80,6 +85,8 @@ pub(crate) struct Registries {
     uploads: Limiter,
     /// Layers that are unpacked at the same time.
     unpacking: Arc<Semaphore>,
+    /// What the registries of repositories have shown of themselves.
+    repositories: Repositories,
     /// Layers on their way, each to one repository: a second push waits and finds it there.
     sending: Mutex<HashMap<String, Weak<tokio::sync::Mutex<()>>>>,
 }
@@ -105,6 +112,7 @@ impl Registries {
             clients: Arc::default(),
             uploads: Limiter::new(config.uploads),
             unpacking: Arc::new(Semaphore::new(threads.max(2))),
+            repositories: Repositories::default(),
             sending: Mutex::default(),
         })
     }

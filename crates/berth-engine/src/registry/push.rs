@@ -52,9 +52,17 @@ impl Engine {
             let domain = reference.domain();
             let credentials = request.credentials.clone();
             let mut addresses = engine.addresses(domain, Purpose::Push, credentials).await?;
+            let repositories = &engine.registries().repositories;
+            let is_new = match addresses.open_one(repositories, reference.path()).await {
+                Some(target) => engine.push_again(&target, chosen, &tell).await?,
+                None => chosen,
+            };
+            if is_new.is_empty() {
+                return Ok(());
+            }
             while let Some(session) = addresses.next().await {
                 let target = Target { session, repository: reference.path().to_owned() };
-                match engine.push_all(&target, &chosen, &tell).await {
+                match engine.push_all(&target, &is_new, &tell).await {
                     Ok(()) => return Ok(()),
                     Err(error) => addresses.note(error)?,
                 }
@@ -89,9 +97,32 @@ impl Engine {
     ) -> Result<(), EngineError> {
         for (name, image) in chosen {
             PushOne { engine: self, target, name, image, tell }.run().await?;
-            let attributes = [("name".to_owned(), name.familiar_name())].into();
-            self.events().publish_map("image", "push", &name.familiar(), attributes);
+            self.note_push(name);
         }
         Ok(())
+    }
+
+    /// Pushes what goes in one request each; the rest.
+    async fn push_again(
+        &self,
+        target: &Target,
+        chosen: Vec<(Reference, Image)>,
+        tell: &MessageSender,
+    ) -> Result<Vec<(Reference, Image)>, EngineError> {
+        let mut rest = Vec::new();
+        for (name, image) in chosen {
+            let one = PushOne { engine: self, target, name: &name, image: &image, tell };
+            if one.again().await? {
+                self.note_push(&name);
+            } else {
+                rest.push((name, image));
+            }
+        }
+        Ok(rest)
+    }
+
+    fn note_push(&self, name: &Reference) {
+        let attributes = [("name".to_owned(), name.familiar_name())].into();
+        self.events().publish_map("image", "push", &name.familiar(), attributes);
     }
 }

@@ -3,7 +3,8 @@
 //! Everything is looked for first, all at the same time. What is there is not sent, and where
 //! everything is there and the tag leads to this very manifest, nothing is. What is remembered
 //! of the repository only says what to look for: no push ends without the registry having said of
-//! each blob that it is there, or having taken it.
+//! each blob that it is there, or having taken it, or having taken a manifest that names it and shown
+//! that it takes none without its blobs ([`super::again`]).
 
 use std::sync::Arc;
 
@@ -13,15 +14,16 @@ use berth_registry::manifest::{
     DOCKER_CONFIG, DOCKER_MANIFEST, Descriptor, ImageManifest, OCI_CONFIG, OCI_MANIFEST,
 };
 use berth_registry::upload::Target;
-use berth_registry::{Named, RegistryError};
+use berth_registry::{ErrorCode, Named, RegistryError};
 use berth_types::reference::Reference;
 use berth_types::{ChainId, Digest};
-use futures_util::future::{try_join_all, try_join3};
+use futures_util::future::{try_join, try_join_all, try_join3};
 use serde::Serialize as _;
 use serde_json::json;
 use tokio::sync::Semaphore;
 
 use super::error::RegistryUseError;
+use super::offer::Offer;
 use super::progress::layer;
 use super::send::{Found, Layer, Trust, registry};
 use crate::blocking::blocking;
@@ -43,11 +45,11 @@ pub(super) struct PushOne<'a> {
 }
 
 /// What is known of an image before a registry is asked.
-struct Known {
+pub(super) struct Known {
     /// Whether the image came in the OCI's form, and goes in it.
-    is_oci: bool,
+    pub(super) is_oci: bool,
     /// For each layer, what registries call it.
-    blobs: Vec<Vec<LayerBlob>>,
+    pub(super) blobs: Vec<Vec<LayerBlob>>,
 }
 
 /// What the repository has of an image.
@@ -67,9 +69,10 @@ impl There {
 impl PushOne<'_> {
     /// Pushes it.
     pub(super) async fn run(self) -> Result<(), EngineError> {
-        for diff in self.image.config.diff_ids().iter().rev() {
-            self.tell.tell(layer(diff.short(), "Preparing")).await;
+        if self.again().await? {
+            return Ok(());
         }
+        self.tell_layers("Preparing").await;
         // A registry that misses a blob after all may have lost it since it was asked. One that goes
         // on to say that it has what it misses is sent everything.
         let mut tries = [Trust::Answers, Trust::Answers, Trust::Nothing].into_iter();
@@ -100,11 +103,10 @@ impl PushOne<'_> {
         let (is_all, named) = (there.is_all(), there.named.clone());
         let seen: Vec<_> =
             there.layers.iter().flatten().filter_map(|found| found.seen.clone()).collect();
-        let layers = self.send_missing(there.layers, known.is_oci, trust).await?;
-        if !there.has_config {
-            let (digest, raw) = (self.image.id.digest(), self.image.config.raw().to_vec());
-            self.target.send_whole(digest, raw).await.map_err(registry)?;
-        }
+        let has_config = there.has_config;
+        let config = async { if has_config { Ok(()) } else { self.send_config().await } };
+        let layers = self.send_missing(there.layers, known.is_oci, trust);
+        let (layers, ()) = try_join(layers, config).await?;
         let (manifest, media_type) = self.manifest(layers, known.is_oci);
         let digest = Digest::of(&manifest);
         let own = Named { digest, media_type: media_type.to_owned() };
@@ -117,7 +119,7 @@ impl PushOne<'_> {
         Ok(manifest)
     }
 
-    async fn known(self) -> Result<Known, EngineError> {
+    pub(super) async fn known(self) -> Result<Known, EngineError> {
         let (images, image) = (Arc::clone(self.engine.images()), self.image.clone());
         let known = blocking(move || {
             let is_oci = images.media_type(&image.id)?.as_deref() == Some(OCI_MANIFEST);
@@ -135,7 +137,7 @@ impl PushOne<'_> {
         let looks = diffs.zip(&known.blobs).rev().map(|(diff, blobs)| {
             let Self { engine, target, tell, .. } = self;
             let (is_oci, repository, places) = (known.is_oci, &repository, &places);
-            let one = Layer { engine, target, tell, repository, diff, is_oci };
+            let one = Layer { engine, target, tell, repository, diff, is_oci, offer: None };
             async move {
                 let _place = places.acquire().await;
                 one.find(blobs).await
@@ -168,13 +170,20 @@ impl PushOne<'_> {
         let _held = Held::take(self.engine, top).await?;
         let repository = &self.name.name();
         let diffs = self.image.config.diff_ids();
-        let sent = there.into_iter().zip(chains.iter().zip(diffs)).rev().map(
-            |(found, (chain, diff))| async move {
+        let is_known = self.engine.registries().repositories.of(&self.target.address()).is_some();
+        let offer = (trust == Trust::Answers && !is_known).then(|| {
+            let there = there.iter().map(|found| found.as_ref().map(|found| found.blob.clone()));
+            Offer::new(self, is_oci, there.collect())
+        });
+        let offer = offer.as_ref();
+        let sent = there.into_iter().zip(chains.iter().zip(diffs)).enumerate().rev().map(
+            |(at, (found, (chain, diff)))| async move {
                 let Self { engine, target, tell, .. } = self;
                 if let Some(found) = found {
                     return Ok(found.blob);
                 }
-                let one = Layer { engine, target, tell, repository, diff, is_oci };
+                let offer = offer.map(|offer| (offer, at));
+                let one = Layer { engine, target, tell, repository, diff, is_oci, offer };
                 one.send(chain.clone(), trust).await
             },
         );
@@ -183,7 +192,24 @@ impl PushOne<'_> {
         Ok(layers)
     }
 
-    fn manifest(self, layers: Vec<Descriptor>, is_oci: bool) -> (Vec<u8>, &'static str) {
+    /// Sends the configuration, and again when that failed for reasons that pass.
+    async fn send_config(self) -> Result<(), EngineError> {
+        let (digest, limits) = (self.image.id.digest(), self.target.session.limits());
+        let mut attempt = 1;
+        loop {
+            let raw = self.image.config.raw().to_vec();
+            match self.target.send_whole(digest, raw).await {
+                Err(error) if error.is_passing() && attempt < limits.attempts => {
+                    tracing::info!(name = %self.name, %error, "the configuration is sent again");
+                    tokio::time::sleep(limits.pause * attempt).await;
+                    attempt += 1;
+                }
+                done => return done.map_err(registry),
+            }
+        }
+    }
+
+    pub(super) fn manifest(self, layers: Vec<Descriptor>, is_oci: bool) -> (Vec<u8>, &'static str) {
         let (config_type, media_type) =
             if is_oci { (OCI_CONFIG, OCI_MANIFEST) } else { (DOCKER_CONFIG, DOCKER_MANIFEST) };
         let config = Descriptor {
@@ -195,6 +221,12 @@ impl PushOne<'_> {
         let manifest =
             ImageManifest { schema_version: 2, media_type: media_type.to_owned(), config, layers };
         (indented(&manifest), media_type)
+    }
+
+    pub(super) async fn tell_layers(self, status: &str) {
+        for diff in self.image.config.diff_ids().iter().rev() {
+            self.tell.tell(layer(diff.short(), status)).await;
+        }
     }
 
     /// Records under what digest the image is there. Writes nothing where all is known.
@@ -222,7 +254,7 @@ impl PushOne<'_> {
         Ok(())
     }
 
-    async fn tell_end(self, manifest: &[u8]) {
+    pub(super) async fn tell_end(self, manifest: &[u8]) {
         let (tag, digest) = (self.name.tag().unwrap_or_default(), Digest::of(manifest));
         let status = format!("{tag}: digest: {digest} size: {}", manifest.len());
         self.tell.tell(ProgressMessage::status(status)).await;
@@ -241,7 +273,7 @@ impl PushOne<'_> {
 fn is_blob_unknown(error: &EngineError) -> bool {
     let EngineError::Registry(error) = error else { return false };
     let RegistryUseError::Registry(RegistryError::Said(said)) = &**error else { return false };
-    said.iter().any(|one| ["MANIFEST_BLOB_UNKNOWN", "BLOB_UNKNOWN"].contains(&&*one.code))
+    said.iter().any(ErrorCode::is_blob_unknown)
 }
 
 /// JSON as Docker writes manifests, so that the same image gets the same digest.

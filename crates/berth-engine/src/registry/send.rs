@@ -10,6 +10,7 @@ use berth_types::reference::Reference;
 use berth_types::{ChainId, DiffId, Digest};
 
 use super::error::RegistryUseError;
+use super::offer::Offer;
 use super::progress::layer;
 use super::upload::Sending;
 use crate::blocking::blocking;
@@ -31,6 +32,8 @@ pub(super) struct Layer<'a> {
     pub(super) diff: &'a DiffId,
     /// In whose form the manifest will be.
     pub(super) is_oci: bool,
+    /// The offer of the image, and which of its layers this is.
+    pub(super) offer: Option<(&'a Offer<'a>, usize)>,
 }
 
 /// How far a registry is believed when it says what it has.
@@ -51,6 +54,12 @@ pub(super) struct Found {
 }
 
 impl Layer<'_> {
+    /// What the layer is most likely called in the repository.
+    pub(super) fn likely(self, known: &[LayerBlob]) -> Option<Descriptor> {
+        let blob = self.guesses(known).next()?;
+        Some(descriptor(&self.blob(&blob.digest, blob.size, &blob.media_type)))
+    }
+
     /// Looks for the layer in the repository, under the names that are known to have led to it.
     pub(super) async fn find(self, known: &[LayerBlob]) -> Result<Option<Found>, EngineError> {
         let newest = known.first();
@@ -102,6 +111,9 @@ impl Layer<'_> {
                 let (images, diff) = (Arc::clone(self.engine.images()), self.diff.clone());
                 let known = blocking(move || images.blobs_of(&diff)).await?;
                 if let Some(found) = self.find(&known).await? {
+                    if let Some((offer, at)) = self.offer {
+                        offer.has(at, &found.blob);
+                    }
                     return Ok(found.blob);
                 }
                 match self.mount(&known).await? {
@@ -132,6 +144,7 @@ impl Layer<'_> {
             if let Some(unused) = begun.take() {
                 self.target.cancel(unused).await;
             }
+            self.before(&blob.digest, blob.size, &blob.media_type).await;
             match self.target.begin(Some((&blob.digest, from.path()))).await {
                 Ok(Begun::Mounted) => {
                     let status = format!("Mounted from {}", from.path());
@@ -144,7 +157,17 @@ impl Layer<'_> {
                 Err(error) => tracing::debug!(%error, from = from.path(), "not mounted"),
             }
         }
+        if let Some((offer, at)) = self.offer {
+            offer.has_not(at);
+        }
         Ok(Mounted::No(begun))
+    }
+
+    /// To be called before the repository has the layer as this.
+    pub(super) async fn before(&self, digest: &Digest, size: u64, media_type: &str) {
+        if let Some((offer, at)) = self.offer {
+            offer.before(at, &descriptor(&self.blob(digest, size, media_type))).await;
+        }
     }
 
     async fn note(

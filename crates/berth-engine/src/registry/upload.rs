@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use berth_registry::manifest::DOCKER_LAYER;
 use berth_registry::upload::{Begun, Upload};
 use berth_registry::{Outgoing, RegistryError};
 use berth_types::{ChainId, Digest};
@@ -141,6 +142,7 @@ impl Sending<'_> {
             }
         };
         let upload = sent.map_err(|error| Failed { error: registry(error), cut, sent: None })?;
+        self.layer.before(&packed.0, packed.1, DOCKER_LAYER).await;
         let ended = target.finish(upload.clone(), &packed.0).await;
         ended.map_err(|error| Failed {
             error: registry(error),

@@ -176,8 +176,12 @@ impl State {
                 let digest = blob["digest"].as_str().unwrap_or_default().to_owned();
                 self.blobs.contains_key(&(repository.to_owned(), digest))
             };
-            if !layers.chain([&manifest["config"]]).all(has) {
-                return error(400, "MANIFEST_BLOB_UNKNOWN", "blob unknown to registry");
+            // Docker's own names each one that it misses.
+            let missing = layers.chain([&manifest["config"]]).filter(|blob| !has(blob));
+            let unknown = |blob: &Value| json!({ "code": "MANIFEST_BLOB_UNKNOWN", "message": "blob unknown to registry", "detail": blob["digest"] });
+            let errors: Vec<_> = missing.map(unknown).collect();
+            if !errors.is_empty() {
+                return Reply::new(400, json!({ "errors": errors }).to_string());
             }
             for name in [name.to_owned(), Digest::of(&request.body).to_string()] {
                 let stored = (media_type.clone(), request.body.clone());

@@ -1,5 +1,6 @@
 //! Pulls and pushes, against registries that do what they are told.
 
+mod again;
 mod ask;
 mod hostile;
 mod mock;
@@ -76,10 +77,11 @@ pub(crate) fn pull(open: &Open, name: &str) -> Told {
 
 /// Pushes to the end; without a tag, all.
 pub(crate) fn push(open: &Open, name: &str, tag: &str) -> Told {
-    let request = PushRequest {
-        image: name.to_owned(),
-        tag: tag.to_owned(),
-        credentials: Credentials::default(),
-    };
+    push_as(open, name, tag, Credentials::default())
+}
+
+/// Pushes to the end, for a client that can say who it is.
+fn push_as(open: &Open, name: &str, tag: &str, credentials: Credentials) -> Told {
+    let request = PushRequest { image: name.to_owned(), tag: tag.to_owned(), credentials };
     open.block_on(async { Told::all(open.engine().push_image(request).await).await })
 }
