@@ -39,11 +39,11 @@ pub(crate) fn busybox_root() -> Result<Vec<u8>> {
 }
 
 /// An archive as `docker save` writes it: one image of `layers` layers on top of each other, with
-/// `bytes` in all.
-pub(crate) fn layered(name: &str, layers: usize, bytes: usize) -> Result<Vec<u8>> {
+/// `bytes` in all. Another `seed` gives other content.
+pub(crate) fn layered(name: &str, layers: usize, bytes: usize, seed: u64) -> Result<Vec<u8>> {
     const FILE: usize = 64 << 10;
     let mut archive = tar::Builder::new(Vec::with_capacity(bytes + (bytes >> 4)));
-    let mut noise = Noise(0x9e37_79b9_7f4a_7c15);
+    let mut noise = Noise(0x9e37_79b9_7f4a_7c15 ^ seed);
     let mut diff_ids = Vec::new();
     let mut names = Vec::new();
     for layer in 0..layers {
@@ -146,7 +146,7 @@ mod tests {
 
     #[test]
     fn the_layered_archive_describes_itself() {
-        let bytes = layered("bench:8", 3, 3 << 17).unwrap();
+        let bytes = layered("bench:8", 3, 3 << 17, 0).unwrap();
         let mut archive = tar::Archive::new(bytes.as_slice());
         let names: Vec<String> = archive
             .entries()
@@ -155,6 +155,7 @@ mod tests {
             .collect();
         assert_eq!(names.len(), 5);
         assert_eq!(names[4], "manifest.json");
-        assert_eq!(layered("bench:8", 3, 3 << 17).unwrap(), bytes);
+        assert_eq!(layered("bench:8", 3, 3 << 17, 0).unwrap(), bytes);
+        assert_ne!(layered("bench:8", 3, 3 << 17, 1).unwrap(), bytes);
     }
 }

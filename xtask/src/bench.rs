@@ -84,7 +84,7 @@ pub(crate) fn run(args: &[String]) -> Result<()> {
     }
     let images = work::Images {
         busybox: archive::busybox_root()?,
-        layered: archive::layered(work::LAYERED, work::LAYERS, work::LAYERED_BYTES)?,
+        layered: archive::layered(work::LAYERED, work::LAYERS, work::LAYERED_BYTES, 0)?,
     };
     let mut figures = Figures::new(engines.iter().map(|engine| engine.name.clone()).collect());
     let bench = Bench {

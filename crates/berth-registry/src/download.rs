@@ -281,7 +281,11 @@ fn write(
     // An attempt that was given up may still be writing its last piece.
     rustix::fs::flock(file, rustix::fs::FlockOperation::LockExclusive)
         .map_err(|error| part.failed("lock")(error.into()))?;
-    file.set_len(start).map_err(part.failed("cut"))?;
+    // Only where it changes something: a file that was truncated, even from nothing to nothing, is written
+    // to the disk by ext4 as soon as it is closed, and this one will have been removed before it need be.
+    if part.len() != start {
+        file.set_len(start).map_err(part.failed("cut"))?;
+    }
     file.seek(std::io::SeekFrom::Start(0)).map_err(part.failed("read"))?;
     let mut hash = Sha256::new();
     let mut buffer = vec![0; PIECE];

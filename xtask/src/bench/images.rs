@@ -1,7 +1,9 @@
 //! `--images`: pulls, pushes and builds, in each engine.
 //!
 //! Each engine has a `docker-registry` of its own on loopback; all keep what they have in one
-//! directory, so that every engine pulls the same bytes.
+//! directory, so that every engine pulls the same bytes. Each round pulls another image, and nothing is
+//! removed between them: a file system that still forgets the last one's files is slow to make new ones
+//! (ext4 without a journal passes over the inodes of each for a minute).
 
 use std::fs::File;
 use std::io::Write as _;
@@ -17,9 +19,12 @@ use super::engine::Engine;
 use super::figures::Figures;
 use super::{Options, start_engines, work};
 use crate::interrupt::Interrupt;
+use crate::lab::{Lab, Program};
 use crate::{archive, host, ui};
 
 const ADDRESS: &str = "127.0.0.1:5000";
+/// The repository that is pulled.
+const PULLED: &str = "127.0.0.1:5000/pulled";
 /// The image that is pulled, and how large it is.
 const LAYERS: usize = 10;
 const BYTES: usize = 500 << 20;
@@ -56,15 +61,17 @@ pub(super) fn run(built: &Path, options: &Options, interrupt: &Interrupt) -> Res
         registries.push(start(store.path(), engine)?);
     }
     ui::step("filling the registry");
-    let pulled = format!("{ADDRESS}/pulled");
-    let first = engines.first().context("an engine")?;
-    let busybox = archive::busybox_root()?;
-    {
-        let image = archive::layered(&format!("{pulled}:1"), LAYERS, BYTES)?;
-        first.api.post_tar("/images/load?quiet=1", &image)?;
+    let filler = Lab::start("berth-filler", Program::Berth(built.join("berth")))?;
+    let filler = Engine::own("filler", filler)?;
+    registries.push(start(store.path(), &filler)?);
+    for round in 0..=options.runs.long {
+        interrupt.check()?;
+        let seed = u64::try_from(round).unwrap_or_default();
+        let image = archive::layered(&format!("{PULLED}:{round}"), LAYERS, BYTES, seed)?;
+        filler.api.post_tar("/images/load?quiet=1", &image)?;
+        push(&filler, PULLED, round)?;
     }
-    push(first, &pulled)?;
-    first.api.delete(&format!("/images/{pulled}:1"))?;
+    let busybox = archive::busybox_root()?;
     for engine in &engines {
         let (repository, tag) = work::BUSYBOX.split_once(':').unwrap_or((work::BUSYBOX, "latest"));
         let path = format!("/images/create?fromSrc=-&repo={repository}&tag={tag}");
@@ -77,7 +84,7 @@ pub(super) fn run(built: &Path, options: &Options, interrupt: &Interrupt) -> Res
     for round in 0..=options.runs.long {
         for (number, engine) in engines.iter().enumerate() {
             interrupt.check()?;
-            for (what, time) in measure(engine, &pulled, &context)? {
+            for (what, time) in measure(engine, round, &context)? {
                 if round > 0 {
                     figures.add_time(&what, number, time);
                 }
@@ -93,7 +100,7 @@ pub(super) fn run(built: &Path, options: &Options, interrupt: &Interrupt) -> Res
 }
 
 /// Everything once; gives the times.
-fn measure(engine: &Engine, pulled: &str, context: &[u8]) -> Result<Vec<(String, Duration)>> {
+fn measure(engine: &Engine, round: usize, context: &[u8]) -> Result<Vec<(String, Duration)>> {
     let mut times = Vec::new();
     let mut timed = |what: String, act: &mut dyn FnMut() -> Result<Value>| -> Result<()> {
         let begun = Instant::now();
@@ -105,16 +112,13 @@ fn measure(engine: &Engine, pulled: &str, context: &[u8]) -> Result<Vec<(String,
     // What the engine before has left to be written is not this one's.
     rustix::fs::sync();
     timed(format!("pull of {LAYERS} layers, {} MiB", BYTES >> 20), &mut || {
-        api.post(&format!("/images/create?fromImage={pulled}&tag=1"), &Value::Null)
+        api.post(&format!("/images/create?fromImage={PULLED}&tag={round}"), &Value::Null)
     })?;
     let own = format!("{ADDRESS}/{}", engine.name);
-    api.post(&format!("/images/{pulled}:1/tag?repo={own}&tag=1"), &Value::Null)?;
-    push(engine, &own)?;
+    api.post(&format!("/images/{PULLED}:{round}/tag?repo={own}&tag={round}"), &Value::Null)?;
+    push(engine, &own, round)?;
     for _ in 0..SHORT {
-        timed("second push of it".to_owned(), &mut || push(engine, &own))?;
-    }
-    for name in [&*own, pulled] {
-        api.delete(&format!("/images/{name}:1"))?;
+        timed("second push of it".to_owned(), &mut || push(engine, &own, round))?;
     }
     let build = |cached: bool| {
         let no_cache = u8::from(!cached);
@@ -128,8 +132,8 @@ fn measure(engine: &Engine, pulled: &str, context: &[u8]) -> Result<Vec<(String,
     Ok(times)
 }
 
-fn push(engine: &Engine, repository: &str) -> Result<Value> {
-    engine.api.post(&format!("/images/{repository}/push?tag=1"), &json!({}))
+fn push(engine: &Engine, repository: &str, tag: usize) -> Result<Value> {
+    engine.api.post(&format!("/images/{repository}/push?tag={tag}"), &json!({}))
 }
 
 /// Five files to copy and five commands to run, turn about.

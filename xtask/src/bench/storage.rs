@@ -62,7 +62,7 @@ impl Spec {
 /// Measures each driver, and prints one table.
 pub(super) fn run(built: &Path, options: &Options, interrupt: &Interrupt) -> Result<()> {
     let archives = Archives {
-        layered: archive::layered(work::LAYERED, work::LAYERS, work::LAYERED_BYTES)?,
+        layered: archive::layered(work::LAYERED, work::LAYERS, work::LAYERED_BYTES, 0)?,
         files: archive::files(FILES, 100)?,
         few: archive::files(3, 200)?,
         large: archive::files(1, COMMITTED)?,
