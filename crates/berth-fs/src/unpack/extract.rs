@@ -8,7 +8,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
-use rustix::fs::{AtFlags, FileType};
+use rustix::fs::{AtFlags, FileType, Gid, Uid};
 use rustix::io::Errno;
 
 use crate::root::{Left, Root, remove_tree};
@@ -33,6 +33,8 @@ pub(super) enum Keep {
 /// One extraction.
 pub(super) struct Job<'a> {
     pub(super) options: &'a UnpackOptions,
+    /// Who makes the files.
+    pub(super) me: (Uid, Gid),
     pub(super) parents: Parents,
     /// Inodes that this archive made or merged.
     pub(super) own: HashSet<u64>,
@@ -64,6 +66,7 @@ pub(crate) fn run<'a, R: BufRead>(
     let io = |source| UnpackError::Io { action: "open", name: "/".to_owned(), source };
     let mut job = Job {
         options,
+        me: (rustix::process::geteuid(), rustix::process::getegid()),
         parents: Parents::new(dest, options.ids.root(), options.marks()).map_err(io)?,
         own: HashSet::new(),
         needed: HashSet::new(),

@@ -4,7 +4,7 @@ use std::io::BufRead;
 use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
 
 use rustix::fs::{
-    AtFlags, CWD, FileType, Gid, Mode, OFlags, Timespec, Timestamps, Uid, XattrFlags,
+    AtFlags, CWD, FileType, Gid, Mode, OFlags, Stat, Timespec, Timestamps, Uid, XattrFlags,
 };
 use rustix::io::Errno;
 
@@ -37,6 +37,12 @@ fn is_allowed(name: &[u8]) -> bool {
     let steers = [&b"user.overlay."[..], b"user.fuseoverlayfs."];
     name == CAPABILITY.as_bytes()
         || name.starts_with(b"user.") && !steers.iter().any(|prefix| name.starts_with(prefix))
+}
+
+/// Whether something has an entry's mode, and has it still after a change of owner, which takes set-id
+/// bits away.
+fn has_mode(there: &Stat, entry: &Entry) -> bool {
+    entry.mode & 0o6000 == 0 && there.st_mode & 0o7777 == entry.mode & 0o7777
 }
 
 impl Job<'_> {
@@ -102,14 +108,13 @@ impl Job<'_> {
         name: &[u8],
     ) -> Result<Option<[u8; 8]>, UnpackError> {
         let parent = self.parent_of(entry, name)?;
-        let mode = Mode::from_raw_mode(0o600);
+        let mode = self.first_mode(entry, 0o600)?;
         let file = self.create(parent.as_fd(), entry, name, |base| {
             rustix::fs::openat(&*parent, base, CREATE, mode)
         })?;
         let keep = if entry.sparse.is_some() { Keep::Whole } else { Keep::Checksum };
         let checksum = self.content(reader, entry, Some(&file), keep)?;
-        self.finish_file(&file, entry)?;
-        let inode = rustix::fs::fstat(&file).map_err(io_error("look at", entry))?.st_ino;
+        let inode = self.finish_file(&file, entry)?;
         self.note(inode, checksum.is_some());
         if checksum.is_some() && self.parents.is_linked(split_clean(name).0) {
             self.through_links.push((name.to_vec(), inode));
@@ -118,20 +123,37 @@ impl Job<'_> {
         Ok(checksum)
     }
 
-    /// Gives a file that was just filled its size, owner, attributes, mode and times.
-    pub(super) fn finish_file(&mut self, file: &OwnedFd, entry: &Entry) -> Result<(), UnpackError> {
+    /// The mode to make something with: its own but for the set-id bits where it is this user's anyway,
+    /// or else one that lets nobody else in before it has its owner.
+    fn first_mode(&self, entry: &Entry, closed: u32) -> Result<Mode, UnpackError> {
+        let is_own = self.owner(entry)? == self.me;
+        Ok(Mode::from_raw_mode(if is_own { entry.mode & 0o777 } else { closed }))
+    }
+
+    /// Gives a file that was just filled its size, owner, attributes, mode and times; its inode.
+    pub(super) fn finish_file(
+        &mut self,
+        file: &OwnedFd,
+        entry: &Entry,
+    ) -> Result<u64, UnpackError> {
         if entry.sparse.is_some() {
             rustix::fs::ftruncate(file, entry.size).map_err(io_error("extend", entry))?;
         }
-        self.own_and_mode(file.as_fd(), entry)?;
+        let inode = self.own_and_mode(file.as_fd(), entry)?;
         rustix::fs::futimens(file, &timestamps(entry.mtime, entry.atime))
-            .map_err(io_error("set the times of", entry))
+            .map_err(io_error("set the times of", entry))?;
+        Ok(inode)
     }
 
-    /// Owner first: a change of owner takes set-id bits and capabilities away.
-    fn own_and_mode(&mut self, fd: BorrowedFd<'_>, entry: &Entry) -> Result<(), UnpackError> {
+    /// Owner first: a change of owner takes set-id bits and capabilities away. What is as it should be is
+    /// not set: to a file system each is a change to be logged, and these were most of a small file's.
+    /// Gives the inode.
+    fn own_and_mode(&mut self, fd: BorrowedFd<'_>, entry: &Entry) -> Result<u64, UnpackError> {
+        let there = rustix::fs::fstat(fd).map_err(io_error("look at", entry))?;
         let (uid, gid) = self.owner(entry)?;
-        rustix::fs::fchown(fd, Some(uid), Some(gid)).map_err(io_error("chown", entry))?;
+        if (there.st_uid, there.st_gid) != (uid.as_raw(), gid.as_raw()) {
+            rustix::fs::fchown(fd, Some(uid), Some(gid)).map_err(io_error("chown", entry))?;
+        }
         for (name, value) in &entry.xattrs {
             if !is_allowed(name) {
                 self.done.skipped_xattrs += 1;
@@ -147,7 +169,11 @@ impl Job<'_> {
                 }
             }
         }
-        rustix::fs::fchmod(fd, Mode::from_raw_mode(entry.mode)).map_err(io_error("chmod", entry))
+        if !has_mode(&there, entry) {
+            let mode = Mode::from_raw_mode(entry.mode);
+            rustix::fs::fchmod(fd, mode).map_err(io_error("chmod", entry))?;
+        }
+        Ok(there.st_ino)
     }
 
     pub(super) fn owner(&self, entry: &Entry) -> Result<(Uid, Gid), UnpackError> {
@@ -176,7 +202,8 @@ impl Job<'_> {
         }
         let parent = self.parent_of(entry, name)?;
         let (_, base) = split_clean(name);
-        let make = |base: &[u8]| rustix::fs::mkdirat(&*parent, base, Mode::from_raw_mode(0o700));
+        let mode = self.first_mode(entry, 0o700)?;
+        let make = |base: &[u8]| rustix::fs::mkdirat(&*parent, base, mode);
         let open = |base: &[u8]| rustix::fs::openat(&*parent, base, READ_DIR, Mode::empty());
         let marks = self.options.marks();
         let mut hides = false;
@@ -199,8 +226,7 @@ impl Job<'_> {
         if let Some(marks) = marks.filter(|_| hides) {
             marks.set_opaque(&dir).map_err(io_error("mark", entry))?;
         }
-        self.own_and_mode(dir.as_fd(), entry)?;
-        let inode = rustix::fs::fstat(&dir).map_err(io_error("look at", entry))?.st_ino;
+        let inode = self.own_and_mode(dir.as_fd(), entry)?;
         self.note(inode, false);
         self.dirs.push((name.to_vec(), entry.mtime));
         self.parents.remember(name, dir);
@@ -252,10 +278,14 @@ impl Job<'_> {
         name: &[u8],
     ) -> Result<(), UnpackError> {
         let (_, base) = split_clean(name);
+        let stat = rustix::fs::statat(parent, base, AtFlags::SYMLINK_NOFOLLOW)
+            .map_err(io_error("look at", entry))?;
         let (uid, gid) = self.owner(entry)?;
-        rustix::fs::chownat(parent, base, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)
-            .map_err(io_error("chown", entry))?;
-        if entry.kind != Kind::Symlink {
+        if (stat.st_uid, stat.st_gid) != (uid.as_raw(), gid.as_raw()) {
+            rustix::fs::chownat(parent, base, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)
+                .map_err(io_error("chown", entry))?;
+        }
+        if entry.kind != Kind::Symlink && !has_mode(&stat, entry) {
             rustix::fs::chmodat(parent, base, Mode::from_raw_mode(entry.mode), AtFlags::empty())
                 .map_err(io_error("chmod", entry))?;
         }
@@ -263,8 +293,6 @@ impl Job<'_> {
         rustix::fs::utimensat(parent, base, &times, AtFlags::SYMLINK_NOFOLLOW)
             .map_err(io_error("set the times of", entry))?;
         self.done.skipped_xattrs += entry.xattrs.len() as u64;
-        let stat = rustix::fs::statat(parent, base, AtFlags::SYMLINK_NOFOLLOW)
-            .map_err(io_error("look at", entry))?;
         self.note(stat.st_ino, false);
         Ok(())
     }

@@ -3,6 +3,7 @@ use std::path::Path;
 
 use super::*;
 use crate::root::Root;
+use crate::tar::{Entry, Kind};
 use crate::testing::{Archive, listing, unpack};
 
 /// A destination with a canary beside it.
@@ -255,6 +256,47 @@ fn root_metadata_is_what_the_archive_says() {
     assert_eq!(get("user", "user.note").as_deref(), Some(&b"hello"[..]));
     assert_eq!(get("sly", "trusted.overlay.redirect"), None);
     assert_eq!(get("sly2", "user.fuseoverlayfs.opaque"), None);
+}
+
+/// In a directory that gives its group to what is made in it.
+#[test]
+fn root_owners_and_modes_are_the_archives() {
+    if !testkit::is_root() {
+        return testkit::skip("root_owners_and_modes_are_the_archives", "root");
+    }
+    let kinds = [Kind::File, Kind::Directory, Kind::Fifo];
+    let owners = [(0, 0), (0, 50), (1000, 0), (1000, 50)];
+    let modes = [0o644, 0o600, 0o4755, 0o2755, 0o6711, 0o1777, 0o666, 0o000];
+    let (_dir, dest) = place();
+    std::os::unix::fs::chown(&dest, None, Some(50)).unwrap();
+    std::fs::set_permissions(&dest, std::fs::Permissions::from_mode(0o2755)).unwrap();
+    let mut archive = Archive::new();
+    let mut expected = Vec::new();
+    for kind in kinds {
+        for (uid, gid) in owners {
+            for mode in modes {
+                let path = format!("{kind:?}-{uid}-{gid}-{mode:o}");
+                archive = archive.raw(
+                    &Entry { path: path.clone().into(), kind, mode, uid, gid, ..Entry::default() },
+                    b"",
+                );
+                expected.push((path, uid, gid, mode));
+            }
+        }
+    }
+    let archive = archive.finish();
+    // The second time directories are there already, with other modes.
+    for round in 0..2 {
+        unpack(&archive, &dest, WhiteoutStyle::Plain).unwrap();
+        for (path, uid, gid, mode) in &expected {
+            let stat = std::fs::symlink_metadata(dest.join(path)).unwrap();
+            let got = (u64::from(stat.uid()), u64::from(stat.gid()), stat.mode() & 0o7777);
+            assert_eq!(got, (*uid, *gid, *mode), "{path} in round {round}");
+            let other = std::fs::Permissions::from_mode(0o711);
+            std::fs::set_permissions(dest.join(path), other).unwrap();
+            std::os::unix::fs::lchown(dest.join(path), Some(7), Some(7)).unwrap();
+        }
+    }
 }
 
 #[test]
