@@ -281,7 +281,7 @@ fn write(
     // An attempt that was given up may still be writing its last piece.
     rustix::fs::flock(file, rustix::fs::FlockOperation::LockExclusive)
         .map_err(|error| part.failed("lock")(error.into()))?;
-    // Only where it changes something: a file that was truncated, even from nothing to nothing, is written
+    // Only where it changes something: a file that was truncated to nothing, even from nothing, is written
     // to the disk by ext4 as soon as it is closed, and this one will have been removed before it need be.
     if part.len() != start {
         file.set_len(start).map_err(part.failed("cut"))?;

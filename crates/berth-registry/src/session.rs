@@ -100,17 +100,16 @@ impl Session {
         Ok(Self { endpoint, http, auth: Auth::new(credentials, challenges) })
     }
 
-    /// An address that has lately answered and has not asked who asks. It is not asked again, so the
-    /// first request may fail in any way.
+    /// An address that has lately answered and has not asked who asks, used as nobody. It is not asked
+    /// again, so the first request may fail in any way.
     pub async fn assume(
         clients: &Clients,
         endpoint: Endpoint,
         certs_dir: &Path,
-        credentials: Credentials,
         limits: Limits,
     ) -> Result<Self, RegistryError> {
         let client = clients.of(&endpoint, certs_dir).await?;
-        let auth = Auth::new(credentials, Vec::new());
+        let auth = Auth::new(Credentials::default(), Vec::new());
         Ok(Self { endpoint, http: Http { client, limits }, auth })
     }
 

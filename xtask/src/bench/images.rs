@@ -3,7 +3,8 @@
 //! Each engine has a `docker-registry` of its own on loopback; all keep what they have in one
 //! directory, so that every engine pulls the same bytes. Each round pulls another image, and nothing is
 //! removed between them: a file system that still forgets the last one's files is slow to make new ones
-//! (ext4 without a journal passes over the inodes of each for a minute).
+//! (ext4 without a journal passes over the inodes of each for a minute). That needs some 2 GiB below
+//! `/var/tmp` for each round with two engines.
 
 use std::fs::File;
 use std::io::Write as _;

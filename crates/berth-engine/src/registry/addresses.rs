@@ -49,7 +49,8 @@ impl Engine {
 }
 
 impl Addresses {
-    /// The address where a repository has lately been open to everybody, without asking it again.
+    /// The address where a repository has lately been open to everybody, without asking it again. Nobody's
+    /// credentials are shown there: it may be without TLS, and be no longer what it was.
     pub(super) async fn open_one(&self, known: &Repositories, repository: &str) -> Option<Target> {
         for endpoint in self.left.as_slice().iter().filter(|endpoint| !endpoint.is_mirror) {
             let is_open = |shown: Shown| shown.looks && shown.is_open;
@@ -57,8 +58,7 @@ impl Addresses {
                 continue;
             }
             let (certs, limits) = (&self.config.options.certs_dir, self.config.limits.clone());
-            let (endpoint, shown) = (endpoint.clone(), self.credentials.clone());
-            let session = Session::assume(&self.clients, endpoint, certs, shown, limits).await;
+            let session = Session::assume(&self.clients, endpoint.clone(), certs, limits).await;
             let session = Arc::new(session.ok()?);
             return Some(Target { session, repository: repository.to_owned() });
         }

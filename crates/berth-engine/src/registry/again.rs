@@ -2,8 +2,10 @@
 //!
 //! The manifest is sent as it was, and the registry says whether it has all that this names. One that has
 //! not shown that it looks ([`super::shown`]) is asked for everything instead, as is one that refuses.
+//! That a registry which looks at a new manifest does not take one that it has unseen is assumed.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use berth_types::Digest;
 
@@ -11,6 +13,9 @@ use super::push_one::PushOne;
 use super::send::Layer;
 use crate::blocking::blocking;
 use crate::error::EngineError;
+
+/// How long the registry may take for it, before it is asked in the usual way.
+const ANSWER: Duration = Duration::from_secs(15);
 
 impl PushOne<'_> {
     /// Pushes it in one request, if that can be done; tells nothing if not.
@@ -24,12 +29,15 @@ impl PushOne<'_> {
         let tag = self.name.tag().unwrap_or_default();
         let text = bytes::Bytes::from(manifest.clone());
         let put = self.target.put_manifest(tag, media_type, &text);
-        match tokio::time::timeout(self.target.session.limits().stall, put).await {
+        match tokio::time::timeout(ANSWER, put).await {
             Ok(Ok(())) => {}
             failed => {
-                // It may have lost blobs, or keep tags from being written, or be another one by now.
                 tracing::info!(name = %self.name, ?failed, "everything is looked for");
-                repositories.forget(&address);
+                // It may have lost blobs, or keep tags from being written, or be another one by now. A
+                // connection that broke says nothing of it.
+                if !matches!(&failed, Ok(Err(error)) if error.is_passing()) {
+                    repositories.forget(&address);
+                }
                 return Ok(false);
             }
         }

@@ -54,7 +54,7 @@ impl Arriving {
         }
     }
 
-    /// `None` when another pull has begun to record a layer that this one found missing.
+    /// `None` when another pull may have recorded a layer that this one found missing.
     async fn begin_once(
         engine: &Engine,
         config: &ImageConfig,
@@ -72,7 +72,7 @@ impl Arriving {
         this.unless_passing(mended)?;
         let digests: Vec<_> = blobs.iter().map(|blob| blob.digest.clone()).collect();
         let Registries { transfers, recording, .. } = engine.registries();
-        recording.wait(&digests).await;
+        let moment = recording.wait(&digests).await;
         let (images, config) = (Arc::clone(engine.images()), config.clone());
         let pulling = Arc::new(blocking(move || images.begin_pull(config)).await?);
         this.pulling = Some(Arc::clone(&pulling));
@@ -81,11 +81,14 @@ impl Arriving {
             engine.check_room().await?;
         }
         let get = |&index: &usize| Some(transfers.get(&blobs[index], source.clone()));
-        let begun = recording.unless(&digests, || missing.iter().map(get).collect());
-        Ok(begun.map(|begun| {
-            this.begun = Mutex::new(begun);
-            this
-        }))
+        let begun = recording.unless_since(moment, &digests, || missing.iter().map(get).collect());
+        let Some(begun) = begun else {
+            // Of layers that were mended.
+            drop(this.used());
+            return Ok(None);
+        };
+        this.begun = Mutex::new(begun);
+        Ok(Some(this))
     }
 
     /// Fills layers again that a repair found damaged, each after its parent. Before anything is

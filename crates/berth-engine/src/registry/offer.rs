@@ -1,8 +1,8 @@
 //! A manifest offered a moment early, to see whether the registry takes one whose blobs it misses.
 //!
-//! When every layer of an image is there or about to be, and before the last comes to be there, the
-//! manifest is sent under its digest. A registry that refuses it, and names that layer, looks. One that
-//! takes it has what it would have had a moment later, under no tag.
+//! When every layer of an image is there or about to be, before the last comes to be there and before the
+//! configuration is sent, the manifest is sent under its digest. A registry that refuses it, and names
+//! both, looks. One that takes it has a manifest under no tag, in most cases that of this push.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -45,16 +45,28 @@ impl<'a> Offer<'a> {
     /// A layer is about to be there. If it is the last, the manifest is offered now.
     pub(super) async fn before(&self, at: usize, blob: &Descriptor) {
         let Some(layers) = self.complete(at, blob) else { return };
-        let (manifest, media_type) = self.one.manifest(layers, self.is_oci);
-        let digest = Digest::of(&manifest);
         let target = self.one.target;
-        let manifest = manifest.into();
-        let offered = target.put_manifest(digest.as_str(), media_type, &manifest);
-        let answer = tokio::time::timeout(target.session.limits().stall, offered).await;
-        let looks = matches!(&answer, Ok(Err(error)) if misses(error, &blob.digest));
-        tracing::debug!(name = %self.one.name, looks, ?answer, "a manifest was offered early");
+        let looks = tokio::time::timeout(target.session.limits().stall, self.looks(layers, blob));
+        let Some(looks) = looks.await.ok().flatten() else { return };
+        tracing::debug!(name = %self.one.name, looks, "a manifest was offered early");
         let shown = Shown { looks, is_open: target.session.is_open() };
         self.one.engine.registries().repositories.note(&target.address(), shown);
+    }
+
+    /// Whether the registry looks; `None` where that was not to be seen.
+    async fn looks(&self, layers: Vec<Descriptor>, last: &Descriptor) -> Option<bool> {
+        let PushOne { target, image, .. } = self.one;
+        // Another engine may have sent the very same.
+        if target.has(&last.digest).await.ok()?.is_some() {
+            return None;
+        }
+        let (manifest, media_type) = self.one.manifest(layers, self.is_oci);
+        let digest = Digest::of(&manifest);
+        match target.put_manifest(digest.as_str(), media_type, &manifest.into()).await {
+            Ok(()) => Some(false),
+            Err(error) if error.is_passing() => None,
+            Err(error) => Some(misses(&error, &last.digest) && misses(&error, image.id.digest())),
+        }
     }
 
     /// What all layers are called, if this is the last and nothing was offered yet.

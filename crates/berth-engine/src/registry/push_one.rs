@@ -3,8 +3,8 @@
 //! Everything is looked for first, all at the same time. What is there is not sent, and where
 //! everything is there and the tag leads to this very manifest, nothing is. What is remembered
 //! of the repository only says what to look for: no push ends without the registry having said of
-//! each blob that it is there, or having taken it, or having taken a manifest that names it and shown
-//! that it takes none without its blobs ([`super::again`]).
+//! each blob that it is there, or having taken it, or having taken a manifest that names it after it
+//! has shown that it refuses one whose blobs it misses ([`super::again`]).
 
 use std::sync::Arc;
 
@@ -17,7 +17,7 @@ use berth_registry::upload::Target;
 use berth_registry::{ErrorCode, Named, RegistryError};
 use berth_types::reference::Reference;
 use berth_types::{ChainId, Digest};
-use futures_util::future::{try_join, try_join_all, try_join3};
+use futures_util::future::{try_join_all, try_join3};
 use serde::Serialize as _;
 use serde_json::json;
 use tokio::sync::Semaphore;
@@ -103,10 +103,11 @@ impl PushOne<'_> {
         let (is_all, named) = (there.is_all(), there.named.clone());
         let seen: Vec<_> =
             there.layers.iter().flatten().filter_map(|found| found.seen.clone()).collect();
-        let has_config = there.has_config;
-        let config = async { if has_config { Ok(()) } else { self.send_config().await } };
-        let layers = self.send_missing(there.layers, known.is_oci, trust);
-        let (layers, ()) = try_join(layers, config).await?;
+        let may_offer = trust == Trust::Answers && !there.has_config;
+        let layers = self.send_missing(there.layers, known.is_oci, trust, may_offer).await?;
+        if !there.has_config {
+            self.send_config().await?;
+        }
         let (manifest, media_type) = self.manifest(layers, known.is_oci);
         let digest = Digest::of(&manifest);
         let own = Named { digest, media_type: media_type.to_owned() };
@@ -163,6 +164,7 @@ impl PushOne<'_> {
         there: Vec<Option<Found>>,
         is_oci: bool,
         trust: Trust,
+        may_offer: bool,
     ) -> Result<Vec<Descriptor>, EngineError> {
         let chains = self.image.config.chains();
         let is_missing = there.iter().any(Option::is_none);
@@ -171,7 +173,7 @@ impl PushOne<'_> {
         let repository = &self.name.name();
         let diffs = self.image.config.diff_ids();
         let is_known = self.engine.registries().repositories.of(&self.target.address()).is_some();
-        let offer = (trust == Trust::Answers && !is_known).then(|| {
+        let offer = (may_offer && !is_known).then(|| {
             let there = there.iter().map(|found| found.as_ref().map(|found| found.blob.clone()));
             Offer::new(self, is_oci, there.collect())
         });

@@ -108,7 +108,7 @@ impl Job<'_> {
         name: &[u8],
     ) -> Result<Option<[u8; 8]>, UnpackError> {
         let parent = self.parent_of(entry, name)?;
-        let mode = self.first_mode(entry, 0o600)?;
+        let mode = self.first_mode(parent.as_fd(), entry, 0o600)?;
         let file = self.create(parent.as_fd(), entry, name, |base| {
             rustix::fs::openat(&*parent, base, CREATE, mode)
         })?;
@@ -123,11 +123,21 @@ impl Job<'_> {
         Ok(checksum)
     }
 
-    /// The mode to make something with: its own but for the set-id bits where it is this user's anyway,
-    /// or else one that lets nobody else in before it has its owner.
-    fn first_mode(&self, entry: &Entry, closed: u32) -> Result<Mode, UnpackError> {
-        let is_own = self.owner(entry)? == self.me;
-        Ok(Mode::from_raw_mode(if is_own { entry.mode & 0o777 } else { closed }))
+    /// The mode to make something with: its permissions where it is this user's and group's at once, or
+    /// else a mode that lets nobody else in before it has its owner. A set-gid directory gives its own
+    /// group to what is made in it.
+    fn first_mode(
+        &self,
+        parent: BorrowedFd<'_>,
+        entry: &Entry,
+        closed: u32,
+    ) -> Result<Mode, UnpackError> {
+        if self.owner(entry)? != self.me {
+            return Ok(Mode::from_raw_mode(closed));
+        }
+        let parent = rustix::fs::fstat(parent).map_err(io_error("look at the parent of", entry))?;
+        let gives_group = parent.st_mode & 0o2000 != 0;
+        Ok(Mode::from_raw_mode(if gives_group { closed } else { entry.mode & 0o777 }))
     }
 
     /// Gives a file that was just filled its size, owner, attributes, mode and times; its inode.
@@ -202,7 +212,7 @@ impl Job<'_> {
         }
         let parent = self.parent_of(entry, name)?;
         let (_, base) = split_clean(name);
-        let mode = self.first_mode(entry, 0o700)?;
+        let mode = self.first_mode(parent.as_fd(), entry, 0o700)?;
         let make = |base: &[u8]| rustix::fs::mkdirat(&*parent, base, mode);
         let open = |base: &[u8]| rustix::fs::openat(&*parent, base, READ_DIR, Mode::empty());
         let marks = self.options.marks();

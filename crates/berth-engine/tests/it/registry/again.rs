@@ -1,6 +1,7 @@
 //! Pushes of what was pushed before: one request, where the registry has shown that it looks.
 
 use berth_engine::registry::Credentials;
+use serde_json::{Value, json};
 use testkit::http::{Reply, Request};
 
 use super::mock::{DOCKER, Image, Registry, error};
@@ -42,15 +43,14 @@ fn root_a_manifest_is_offered_before_the_last_layer_is_there() {
     let (registry, name) = to_push(&open, "one");
     assert_eq!(push(&open, &name, "t").failure, None);
     let ends = ends(&registry);
+    // Uploads end at the same time; the configuration's is the last.
     let offered = ends.iter().position(|end| end == "its digest").unwrap();
-    assert_eq!(ends.iter().filter(|end| *end == "its digest").count(), 1, "{ends:?}");
-    assert!(ends[offered..].contains(&"blob".to_owned()), "{ends:?}");
-    assert_eq!(ends.last().unwrap(), "t");
-    assert_eq!(ends.iter().filter(|end| *end == "blob").count(), 4, "{ends:?}");
+    assert!(offered < 3, "{ends:?}");
+    assert_eq!(ends[3..], ["blob", "blob", "t"]);
 }
 
-/// What a registry says, and what is asked in the second push and the third.
-type Row = (&'static str, fn(&Request) -> Option<Reply>, [&'static [&'static str]; 2]);
+/// What a registry says, and what is asked in each later push; whether it is pinged before.
+type Row = (&'static str, fn(&Request) -> Option<Reply>, &'static [&'static str], bool);
 
 const LOOKED: &[&str] =
     &["HEAD /v2/x/manifests/t", "HEAD blob", "HEAD blob", "HEAD blob", "HEAD blob"];
@@ -70,18 +70,30 @@ fn root_only_a_registry_that_looks_is_sent_the_manifest_alone() {
         let is_offer = is_manifest(request) && request.path.contains("sha256:");
         is_offer.then(|| Reply::new(500, ""))
     };
+    let names_the_last = |request: &Request| {
+        let is_offer = is_manifest(request) && request.path.contains("sha256:");
+        let manifest: Value = serde_json::from_slice(&request.body).unwrap_or_default();
+        let layers = manifest["layers"].as_array().cloned().unwrap_or_default();
+        let unknown =
+            |blob: &Value| json!({ "code": "MANIFEST_BLOB_UNKNOWN", "detail": blob["digest"] });
+        let errors: Vec<_> = layers.iter().map(unknown).collect();
+        is_offer.then(|| Reply::new(400, json!({ "errors": errors }).to_string()))
+    };
     let alone: &[&str] = &["PUT /v2/x/manifests/t"];
     #[rustfmt::skip]
-    let table: [Row; 4] = [
-        ("looks",                  |_| None,   [alone, alone]),
-        ("takes whatever comes",   takes_all,  [LOOKED, LOOKED]),
-        ("does not say what",      names_none, [LOOKED, LOOKED]),
-        ("cannot",                 fails,      [LOOKED, LOOKED]),
+    let table: [Row; 6] = [
+        ("looks",                             |_| None,       alone,  false),
+        ("looks, and asks who asks",          asks_who,       alone,  true),
+        ("takes whatever comes",              takes_all,      LOOKED, true),
+        ("does not say what",                 names_none,     LOOKED, true),
+        ("does not miss the configuration",   names_the_last, LOOKED, true),
+        ("cannot",                            fails,          LOOKED, true),
     ];
-    for (what, fault, expected) in table {
+    for (what, fault, expected, pings) in table {
         let (registry, name) = to_push(&open, what);
         registry.set_fault(fault);
-        assert_eq!(push(&open, &name, "t").failure, None, "{what}");
+        let push = |name: &str| push_as(&open, name, "t", somebody());
+        assert_eq!(push(&name).failure, None, "{what}");
         let offers = ends(&registry).iter().filter(|end| *end == "its digest").count();
         assert_eq!(offers, 1, "{what}");
         if fault(&put("t")).is_some() {
@@ -89,14 +101,29 @@ fn root_only_a_registry_that_looks_is_sent_the_manifest_alone() {
             let manifest = registry.server.seen().last().unwrap().body.clone();
             registry.put_manifest("x", "t", DOCKER, &manifest);
         }
-        for expected in expected {
+        for _ in 0..2 {
             let before = registry.server.lines().len();
-            let told = push(&open, &name, "t");
+            let told = push(&name);
             assert_eq!(told.failure, None, "{what}");
             assert_eq!(asked(&registry, before), expected, "{what}");
+            let is_ping = |line: &String| line == "GET /v2/";
+            let pinged = registry.server.lines()[before..].iter().any(is_ping);
+            assert_eq!(pinged, pings, "{what}");
             are_there(&told);
         }
     }
+}
+
+/// A registry that takes nothing from nobody.
+fn asks_who(request: &Request) -> Option<Reply> {
+    let is_nobody = request.header("authorization").is_none();
+    let answer = error(401, "UNAUTHORIZED", "authentication required");
+    is_nobody.then(|| answer.with("WWW-Authenticate", "Basic realm=\"here\""))
+}
+
+fn somebody() -> Credentials {
+    let (username, password) = ("me".to_owned(), "secret".to_owned());
+    Credentials { username, password, ..Credentials::default() }
 }
 
 /// The request that puts this tag of the repository.
@@ -105,7 +132,7 @@ fn put(tag: &str) -> Request {
     Request { method: "PUT".to_owned(), path, ..Request::default() }
 }
 
-/// What was asked since so many requests, in order, without pings.
+/// What was asked since so many requests, sorted, without pings.
 fn asked(registry: &Registry, before: usize) -> Vec<String> {
     let short = |line: String| match line.split_once(' ') {
         Some((method, path)) if path.contains("/blobs/") => format!("{method} blob"),
@@ -139,11 +166,6 @@ fn root_a_registry_that_has_changed_is_asked_for_everything() {
         let is_tag = is_manifest(request) && request.path.ends_with("/t");
         is_tag.then(|| error(409, "DENIED", "the tag is there and is not changed"))
     };
-    let asks_who = |request: &Request| {
-        let is_nobody = request.header("authorization").is_none();
-        let answer = error(401, "UNAUTHORIZED", "authentication required");
-        is_nobody.then(|| answer.with("WWW-Authenticate", "Basic realm=\"here\""))
-    };
     let is_down = |_: &Request| Some(Reply::new(502, ""));
     let lost = |request: &Request| {
         is_manifest(request).then(|| error(404, "NAME_UNKNOWN", "repository name not known"))
@@ -159,16 +181,16 @@ fn root_a_registry_that_has_changed_is_asked_for_everything() {
         let (registry, name) = to_push(&open, what);
         assert_eq!(push(&open, &name, "t").failure, None, "{what}");
         registry.set_fault(fault);
-        let credentials = Credentials {
-            username: "me".to_owned(),
-            password: "secret".to_owned(),
-            ..Credentials::default()
-        };
-        let told = push_as(&open, &name, "t", credentials);
+        let before = registry.server.lines().len();
+        let told = push_as(&open, &name, "t", somebody());
         assert_eq!(told.failure.is_none(), ends_well, "{what}: {:?}", told.failure);
         if ends_well {
             are_there(&told);
         }
+        // What is sent without a ping is sent as nobody.
+        let first = registry.server.seen()[before].clone();
+        assert_eq!(first.line(), "PUT /v2/x/manifests/t", "{what}");
+        assert_eq!(first.header("authorization"), None, "{what}");
         registry.heal();
         let before = registry.server.lines().len();
         assert_eq!(push(&open, &name, "t").failure, None, "{what}");

@@ -70,6 +70,9 @@ fn root_layers_are_sent_once_and_mounted_elsewhere() {
     // Only the configuration is sent.
     let sent = target.lines_since(before);
     assert_eq!(sent.iter().filter(|line| line.starts_with("PATCH")).count(), 1, "{sent:?}");
+    let before = target.server.lines().len();
+    assert_eq!(push(&open, &other, "t").failure, None);
+    assert_eq!(target.server.lines()[before..], ["PUT /v2/z/manifests/t"]);
 
     let shown = open.block_on(open.engine().inspect_image(&format!("{repo}:t"))).unwrap();
     assert!(shown.repo_digests.contains(&format!("{repo}@{}", Digest::of(&text))));
