@@ -3,7 +3,7 @@
 
 use std::fs::File;
 use std::io::Write as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -43,6 +43,11 @@ impl Registries {
             wait(&this.dir.path().join(name).with_extension("log"))?;
         }
         Ok(this)
+    }
+
+    /// Where the open one keeps what it has.
+    pub(crate) fn open_dir(&self) -> PathBuf {
+        self.dir.path().join("open")
     }
 }
 

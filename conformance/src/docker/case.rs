@@ -24,6 +24,7 @@
 //! | `$assets` | a directory of archives and scripts (`archive.rs`) |
 //! | `.` | an empty directory of the case's own |
 //! | `$witness` | the value of `DOCKER_HOST` for that dockerd |
+//! | `$kept` | the directory of the open registry |
 //! | `$registry`, `$locked` | the addresses of the registries: one is open, one wants `user` and `secret` |
 
 use std::path::Path;

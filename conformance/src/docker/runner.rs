@@ -1,6 +1,7 @@
 //! Runs cases and writes down what they print.
 
 use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{OnceLock, mpsc};
@@ -31,6 +32,8 @@ pub(super) struct Runner<'a> {
     normaliser: Normaliser,
     /// The value of `DOCKER_HOST` for the other engine, while there is one.
     witness: OnceLock<String>,
+    /// Where the open registry keeps what it has.
+    kept: OnceLock<PathBuf>,
 }
 
 /// Where a name begins, behind a registry's perhaps.
@@ -47,7 +50,14 @@ impl<'a> Runner<'a> {
             output(engine.docker().arg("load").arg("-qi").arg(assets.path().join(name)))?;
         }
         let normaliser = Normaliser::new(paths, known);
-        Ok(Self { engine, jobs: jobs.max(1), assets, normaliser, witness: OnceLock::new() })
+        Ok(Self {
+            engine,
+            jobs: jobs.max(1),
+            assets,
+            normaliser,
+            witness: OnceLock::new(),
+            kept: OnceLock::new(),
+        })
     }
 
     /// How many different Dockerfiles the cases have built, or tried to.
@@ -60,11 +70,14 @@ impl<'a> Runner<'a> {
     /// Runs the cases, those that look at the whole engine first and one by one.
     pub(super) fn run(&self, cases: &[&Case], take: Take<'_>) -> Result<()> {
         let namespace = self.engine.namespace_flag();
-        let _registries = cases
+        let registries = cases
             .iter()
             .any(|case| case.registry)
             .then(|| Registries::start(namespace.as_deref()))
             .transpose()?;
+        if let Some(registries) = &registries {
+            self.kept.get_or_init(|| registries.open_dir());
+        }
         let wanted = cases.iter().any(|case| case.witness);
         let witness = wanted.then(|| Engine::witness(self.engine)).transpose();
         let witness = witness.unwrap_or_else(|error| {
@@ -167,6 +180,7 @@ impl<'a> Runner<'a> {
             .env("netns", self.engine.namespace_flag().unwrap_or_default())
             .env("witness", self.witness.get().map_or("", String::as_str))
             .env("registry", OPEN)
+            .env("kept", self.kept.get().map_or(Path::new(""), PathBuf::as_path))
             .env("locked", LOCKED)
             .env("assets", self.assets.path());
         command

@@ -2,14 +2,15 @@
 //!
 //! The manifest is sent as it was, and the registry says whether it has all that this names. One that has
 //! not shown that it looks ([`super::shown`]) is asked for everything instead, as is one that refuses.
-//! That a registry which looks at a new manifest does not take one that it has unseen is assumed.
+//! That a registry which looks at a new manifest looks again at one that it has is assumed; Docker's own does.
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use berth_registry::RegistryError;
 use berth_types::Digest;
 
-use super::push_one::PushOne;
+use super::push_one::{PushOne, is_blob_unknown};
 use super::send::Layer;
 use crate::blocking::blocking;
 use crate::error::EngineError;
@@ -33,9 +34,11 @@ impl PushOne<'_> {
             Ok(Ok(())) => {}
             failed => {
                 tracing::info!(name = %self.name, ?failed, "everything is looked for");
-                // It may have lost blobs, or keep tags from being written, or be another one by now. A
-                // connection that broke says nothing of it.
-                if !matches!(&failed, Ok(Err(error)) if error.is_passing()) {
+                // It may keep tags from being written, or be another one by now. One that misses a blob looks,
+                // and a connection that broke says nothing of it.
+                let is_the_same =
+                    |error: &RegistryError| error.is_passing() || is_blob_unknown(error);
+                if !matches!(&failed, Ok(Err(error)) if is_the_same(error)) {
                     repositories.forget(&address);
                 }
                 return Ok(false);

@@ -79,7 +79,7 @@ impl PushOne<'_> {
         let manifest = loop {
             let trust = tries.next().unwrap_or(Trust::Nothing);
             match self.once(trust).await {
-                Err(error) if is_blob_unknown(&error) && trust == Trust::Answers => {
+                Err(error) if failed_of_blob(&error) && trust == Trust::Answers => {
                     tracing::info!(name = %self.name, %error, "blobs are looked for again");
                 }
                 done => break done?,
@@ -271,11 +271,15 @@ impl PushOne<'_> {
     }
 }
 
-/// Whether a registry did not take a manifest because it misses what that names.
-fn is_blob_unknown(error: &EngineError) -> bool {
+/// Whether a push failed because of [`is_blob_unknown`].
+fn failed_of_blob(error: &EngineError) -> bool {
     let EngineError::Registry(error) = error else { return false };
-    let RegistryUseError::Registry(RegistryError::Said(said)) = &**error else { return false };
-    said.iter().any(ErrorCode::is_blob_unknown)
+    matches!(&**error, RegistryUseError::Registry(error) if is_blob_unknown(error))
+}
+
+/// Whether a registry did not take a manifest because it misses what that names.
+pub(super) fn is_blob_unknown(error: &RegistryError) -> bool {
+    matches!(error, RegistryError::Said(said) if said.iter().any(ErrorCode::is_blob_unknown))
 }
 
 /// JSON as Docker writes manifests, so that the same image gets the same digest.

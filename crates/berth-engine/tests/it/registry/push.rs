@@ -197,6 +197,10 @@ fn root_a_registry_that_lost_blobs_gets_them_again() {
         let again = push(&open, &target.name("x/y"), "t");
         assert_eq!(again.failure, None, "{what}");
         assert_eq!(target.blobs("x/y"), blobs, "{what}");
+        // It has shown once more that it looks.
+        let before = target.server.lines().len();
+        assert_eq!(push(&open, &target.name("x/y"), "t").failure, None, "{what}");
+        assert_eq!(target.lines_since(before), ["PUT /v2/x/y/manifests/t"], "{what}");
         assert!(target.manifest_bytes("x/y", "t") == manifest, "{what}");
     }
 }
