@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! <64 hex>[-init]            a layer
-//! .berth-creating-<id>       a layer whose creation has not finished
+//! .berth-creating-<id>       a layer whose creation has not finished; see `btrfs/transfer.rs`, too
 //! .berth-removing-<id>-<n>   a layer that was removed and waits to be deleted
 //! .berth-probe-<n>           a test of what the kernel can do
 //! .berth-mapped              image layers hold ids of containers; see `overlay2/mapped.rs`
@@ -30,7 +30,8 @@ use crate::StorageError;
 use crate::delete::delete_tree;
 use crate::error::io_at;
 
-const CREATING: &str = ".berth-creating-";
+/// Marks what an interrupted call left; only a recovery looks for it.
+pub(crate) const CREATING: &str = ".berth-creating-";
 const REMOVING: &str = ".berth-removing-";
 const PROBE: &str = ".berth-probe-";
 /// Says that image layers hold ids of containers, where those are others than the host's.

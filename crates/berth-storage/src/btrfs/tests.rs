@@ -5,12 +5,15 @@ use std::io::Write as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use berth_fs::reserve;
+use berth_fs::root::Root;
 use berth_types::LayerId;
 use testkit::LoopFs;
 
 use super::Btrfs;
+use crate::transfer::{self, Transfer};
 use crate::{Access, CreateOptions, StorageDriver, suite};
 
 fn opts(options: &[&str]) -> Vec<String> {
@@ -208,6 +211,9 @@ fn root_btrfs_interrupted_creations_are_removed() {
     let left = home.join("subvolumes").join(format!(".berth-creating-{id}"));
     subvolume(&left);
     fs::create_dir_all(left.join("half/made")).unwrap();
+    for sent in [&kept, &kept.init()] {
+        subvolume(&home.join("subvolumes").join(format!(".berth-creating-{sent}-backup")));
+    }
     File::create(home.join("quotas").join(id.as_str())).unwrap();
     driver.recover(&|_| false).unwrap();
     assert_eq!(names(&home.join("subvolumes")), [reserve::NAME, kept.as_str()]);
@@ -215,4 +221,38 @@ fn root_btrfs_interrupted_creations_are_removed() {
     File::create(home.join("quotas").join(kept.as_str())).unwrap();
     let error = driver.prepare(&kept, Access::Write).unwrap_err();
     assert_eq!(error.to_string(), format!("the quota of layer {kept} is damaged"));
+}
+
+#[test]
+fn root_btrfs_sends_a_layer_while_others_are_removed() {
+    let test = "root_btrfs_sends_a_layer_while_others_are_removed";
+    let (Some(fs), Some(other)) = (LoopFs::or_skip(test, "btrfs"), LoopFs::or_skip(test, "btrfs"))
+    else {
+        return;
+    };
+    let driver = Btrfs::open(&fs.path().join("btrfs"), &[]).unwrap();
+    let id = LayerId::random();
+    driver.create(&id, None, &CreateOptions::default()).unwrap();
+    let root = driver.prepare(&id, Access::Write).unwrap().root;
+    File::create(root.join("file")).unwrap().write_all(b"content").unwrap();
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !done.load(Ordering::Relaxed) {
+                driver.reap().unwrap();
+            }
+        });
+        let copied = (0..10).try_for_each(|n| {
+            let to = other.path().join(n.to_string());
+            transfer::make_home("btrfs", &to)?;
+            let target = Root::open(&to.join("btrfs")).unwrap();
+            let mut all = Transfer::open("btrfs", &fs.path(), &to, &target)?;
+            all.layer(&id, None)?;
+            let there = fs::read(to.join("btrfs/subvolumes").join(id.as_str()).join("file"));
+            assert_eq!(there.unwrap(), b"content");
+            Ok::<_, crate::StorageError>(())
+        });
+        done.store(true, Ordering::Relaxed);
+        copied.unwrap();
+    });
 }

@@ -14,6 +14,7 @@ use super::destroy::destroy;
 use super::layout::{QUOTAS, SUBVOLUMES, is_committed, set_committed};
 use crate::StorageError;
 use crate::error::io_at;
+use crate::home::CREATING;
 use crate::transfer::Copied;
 
 pub(crate) fn transfer(copied: &mut Copied<'_, '_>) -> Result<u64, StorageError> {
@@ -60,8 +61,9 @@ fn send(
     if committed {
         return pipe(from, to, id.as_str(), parent);
     }
-    // What is sent must not change. The name marks it, should this process end here.
-    let frozen = format!(".berth-removing-{id}-backup");
+    // What is sent must not change. Should this process end here, recovery knows the name; removals,
+    // which go on meanwhile, do not.
+    let frozen = format!("{CREATING}{id}-backup");
     let path = from.join(&frozen);
     destroy(&path).map_err(io_at("remove", &path))?;
     let source = from.join(id.as_str());
