@@ -156,10 +156,11 @@ impl Set {
     }
 
     /// Says whether a device stays. One that is mounted does; one that is held by a copy of a mount,
-    /// in a mount namespace that is about to end, is waited for.
+    /// in a mount namespace that is about to end, is waited for, and in the end goes with that.
     fn let_go_of_all(&self) -> Result<bool, StorageError> {
+        let mut held = Vec::new();
         for _ in 0..TRIES {
-            let mut held = Vec::new();
+            held.clear();
             for name in self.own_names()? {
                 if !self.mapper.remove_if_unused(&name)? {
                     held.push(name);
@@ -172,6 +173,11 @@ impl Set {
                 return Ok(true);
             }
             std::thread::sleep(NAP);
+        }
+        for name in held.iter().filter(|name| !is_mounted(&dm::path(name))) {
+            if let Err(error) = self.mapper.remove_deferred(name) {
+                tracing::warn!(error = chain(&error), name, "a device that is in use stays");
+            }
         }
         Ok(true)
     }

@@ -6,9 +6,12 @@ use std::io::Write as _;
 use berth_types::LayerId;
 
 use super::super::records::{Records, Role};
-use super::{Devicemapper, disk, opts, small};
+use super::{Devicemapper, active, disk, opts, small};
 use crate::suite::{content, layer, listed, rw, same};
-use crate::{Access, CreateOptions, Mounted, StorageDriver as _, StorageError, ThinPool as _};
+use crate::{
+    Access, CreateOptions, Mounted, StorageDriver as _, StorageError, ThinDevices as _,
+    ThinPool as _,
+};
 
 fn refused(opened: Result<Devicemapper, StorageError>) -> String {
     berth_types::kind::chain(&opened.expect_err("it must not open"))
@@ -130,6 +133,34 @@ fn vm_devicemapper_a_layer_in_use_is_deleted_when_it_no_longer_is() {
     assert_eq!(content(&driver, &used), same(&["a"]));
     let trash = Records::open(&home).unwrap().roles().unwrap();
     assert!(!trash.iter().any(|role| matches!(role, Role::Removing(..))), "{trash:?}");
+}
+
+#[test]
+fn vm_devicemapper_a_device_that_is_held_at_the_end_goes_with_its_holder() {
+    let test = "vm_devicemapper_a_device_that_is_held_at_the_end_goes_with_its_holder";
+    if !testkit::in_vm(test) {
+        return;
+    }
+    let disk = disk();
+    let home = disk.path().join("devicemapper");
+    let driver = small(&home, &[]);
+    let base = layer(&driver, None, &["a"]);
+    let name = driver.device(base.as_str()).unwrap().name;
+    let hold = || File::open(berth_sys::dm::path(&name)).unwrap();
+    let holder = hold();
+    drop(driver);
+    assert!(active(&home).contains(&name), "somebody uses it");
+    // The next process takes it as it is, and keeps it.
+    let driver = small(&home, &[]);
+    assert_eq!(content(&driver, &base), same(&["a"]));
+    drop(holder);
+    assert_eq!(driver.device(base.as_str()).unwrap().open_count, Some(0));
+    let holder = hold();
+    drop(driver);
+    drop(holder);
+    assert!(!active(&home).contains(&name), "nobody does any more");
+    drop(small(&home, &[]));
+    assert_eq!(active(&home), [""; 0]);
 }
 
 #[test]
