@@ -235,6 +235,7 @@ impl Ingest {
     /// To be called after the commit: drops what turned out to exist already.
     pub fn done(self) {
         self.step("after-record");
+        self.store.driver.keep_spare();
     }
 
     fn create(&self, slot: &Slot) -> Result<(), LayerError> {

@@ -70,6 +70,9 @@ pub trait StorageDriver: Debug + Send + Sync {
     fn close(&self) -> Result<(), StorageError> {
         Ok(())
     }
+    /// Image layers were made, and more may follow soon: a driver for which the beginning of a layer
+    /// without a parent takes time may do that in advance, in the background.
+    fn keep_spare(&self) {}
     /// Whether a new layer has to be mounted before a file can be put into it.
     fn mounts_to_fill(&self) -> bool {
         false

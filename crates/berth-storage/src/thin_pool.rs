@@ -95,6 +95,8 @@ pub enum DeviceKind {
     Aside,
     /// A copy that somebody asked for.
     Snapshot,
+    /// What the next layer without a parent becomes.
+    Spare,
 }
 
 impl DeviceKind {
@@ -107,6 +109,7 @@ impl DeviceKind {
             Self::Removed => "removed",
             Self::Aside => "aside",
             Self::Snapshot => "snapshot",
+            Self::Spare => "spare",
         }
     }
 }

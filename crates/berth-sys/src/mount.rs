@@ -16,6 +16,7 @@ use rustix::mount::{MountFlags, MountPropagationFlags, UnmountFlags};
 
 pub use aufs::{APPEND, AUPLINK, FS_TYPE as AUFS, XINO_MORE, before_unmount};
 pub use mapped::bind_mapped;
+pub use subdir::detached;
 
 /// One mount to make.
 #[derive(Debug, Clone, Copy)]

@@ -104,6 +104,7 @@ impl ThinDevices for Devicemapper {
         let (role, device) = self.set.find(id)?;
         let whose = match &role {
             Role::Base => Some("what layers without a parent begin as"),
+            Role::Spare => Some("what the next layer without a parent becomes"),
             Role::Creating(_) => Some("a layer that is being made"),
             Role::Removing(..) => Some("removed already, and goes with its last user"),
             Role::Layer(id) if is_known(id) => Some("a layer of an image or a container"),
@@ -186,6 +187,7 @@ fn kind(role: &Role) -> DeviceKind {
         Role::Removing(..) => DeviceKind::Removed,
         Role::Aside(..) => DeviceKind::Aside,
         Role::Snapshot(_) => DeviceKind::Snapshot,
+        Role::Spare => DeviceKind::Spare,
     }
 }
 

@@ -52,7 +52,7 @@ impl Devicemapper {
         if let Some(set) =
             open.iter().find(|(name, _)| *name == prefix).and_then(|(_, set)| set.upgrade())
         {
-            return Ok(Self { set });
+            return Ok(Self::over(set));
         }
         let records = Records::open(dir)?;
         let pool = match &options.thin_pool {
@@ -75,13 +75,19 @@ impl Devicemapper {
             pool,
             records,
             state: Mutex::new(State::default()),
+            spares: Arc::default(),
             reaping: Mutex::new(()),
             resizing: Mutex::new(()),
         });
         set.load()?;
         Watch::start(&set.watch);
         open.push((prefix, Arc::downgrade(&set)));
-        Ok(Self { set })
+        Ok(Self::over(set))
+    }
+
+    fn over(set: Arc<Set>) -> Self {
+        set.spares.used_once_more();
+        Self { set }
     }
 
     fn layer(&self, id: &LayerId) -> Result<Device, StorageError> {
@@ -95,6 +101,13 @@ impl Devicemapper {
 
     fn is_committed(&self, id: &LayerId) -> Result<bool, StorageError> {
         layout::is_committed(&self.set.home, id)
+    }
+}
+
+impl Drop for Devicemapper {
+    fn drop(&mut self) {
+        // What makes spares has the set in its hands meanwhile.
+        self.set.spares.used_once_less();
     }
 }
 
@@ -172,7 +185,7 @@ impl StorageDriver for Devicemapper {
         }
         // Of an earlier life of the id that a power cut half took.
         layout::clear_committed(&self.set.home, id)?;
-        self.set.make_layer(id, parent, size)?;
+        self.set.make_layer(id, parent, size, !options.writable)?;
         layout::make_mount_point(&self.set.home, id)
     }
 
@@ -204,6 +217,7 @@ impl StorageDriver for Devicemapper {
     }
 
     fn release(&self, id: &LayerId) -> Result<(), StorageError> {
+        self.set.spares.let_go(id);
         free_mount_point(&layout::mount_point(&self.set.home, id))?;
         let role = Role::Layer(id.clone());
         match self.set.device(&role)? {
@@ -214,10 +228,13 @@ impl StorageDriver for Devicemapper {
 
     fn commit(&self, id: &LayerId) -> Result<(), StorageError> {
         self.layer(id)?;
+        // Whoever filled it has unmounted it.
+        self.set.spares.let_go(id);
         layout::set_committed(&self.set.home, id)
     }
 
     fn remove(&self, id: &LayerId) -> Result<(), StorageError> {
+        self.set.spares.let_go(id);
         clear_mount_point(&layout::mount_point(&self.set.home, id))?;
         let role = Role::Layer(id.clone());
         if let Some(device) = self.set.device(&role)? {
@@ -266,6 +283,10 @@ impl StorageDriver for Devicemapper {
 
     fn close(&self) -> Result<(), StorageError> {
         self.set.close()
+    }
+
+    fn keep_spare(&self) {
+        Set::keep_spare(&self.set);
     }
 
     fn mounts_to_fill(&self) -> bool {

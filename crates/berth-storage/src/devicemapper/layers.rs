@@ -65,12 +65,14 @@ impl Set {
         Ok(())
     }
 
-    /// Makes a layer, whose size is that of its parent unless a larger one is asked for.
+    /// Makes a layer, whose size is that of its parent unless a larger one is asked for. One of an
+    /// image may be the spare.
     pub(super) fn make_layer(
         &self,
         id: &LayerId,
         parent: Option<&LayerId>,
         size: Option<u64>,
+        of_image: bool,
     ) -> Result<(), StorageError> {
         let below = parent.map_or(Role::Base, |parent| Role::Layer(parent.clone()));
         let Some(parent_device) = self.device(&below)? else {
@@ -88,6 +90,9 @@ impl Set {
         let layer = Role::Layer(id.clone());
         let is_begun = parent.is_some() || self.state().base_is_begun;
         if is_begun && size == parent_device.size {
+            if of_image && parent.is_none() && self.take_spare(id, size)? {
+                return Ok(());
+            }
             return self.make(&layer, origin, size).map(drop);
         }
         let staged = Role::Creating(id.clone());

@@ -13,6 +13,7 @@
 //!     .berth-removing-<id>-<n>        of a layer that was removed and waits to be deleted
 //!     .berth-aside-<id>-<n>           of a layer that no record knew and that could not be copied
 //!     .berth-snapshot-<name>          a copy that an administrator asked for
+//!     .berth-spare                    what the next layer without a parent becomes
 //!     deviceset-metadata              the base device's file system and its UUID
 //!     transaction-metadata            the change that was begun last
 //!   committed/<id>                    empty; the layer is frozen
@@ -48,6 +49,7 @@ mod reap;
 mod records;
 mod recover;
 mod set;
+mod spare;
 mod status;
 #[cfg(test)]
 mod tests;

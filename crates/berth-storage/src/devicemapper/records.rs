@@ -22,6 +22,7 @@ const CREATING: &str = ".berth-creating-";
 const REMOVING: &str = ".berth-removing-";
 const ASIDE: &str = ".berth-aside-";
 const SNAPSHOT: &str = ".berth-snapshot-";
+const SPARE: &str = ".berth-spare";
 
 /// What a thin device is for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,6 +37,8 @@ pub(super) enum Role {
     Removing(LayerId, u32),
     /// A layer that no record knew.
     Aside(LayerId, u32),
+    /// What the next layer without a parent becomes.
+    Spare,
     /// A copy that an administrator asked for, by the name that it was given.
     Snapshot(String),
 }
@@ -45,6 +48,7 @@ impl fmt::Display for Role {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Base => f.write_str(BASE),
+            Self::Spare => f.write_str(SPARE),
             Self::Layer(id) => write!(f, "{id}"),
             Self::Creating(id) => write!(f, "{CREATING}{id}"),
             Self::Removing(id, again) => write!(f, "{REMOVING}{id}-{again}"),
@@ -58,6 +62,9 @@ impl Role {
     fn parse(name: &str) -> Option<Self> {
         if name == BASE {
             return Some(Self::Base);
+        }
+        if name == SPARE {
+            return Some(Self::Spare);
         }
         if let Some(id) = name.strip_prefix(CREATING) {
             return Some(Self::Creating(LayerId::parse(id).ok()?));
@@ -330,6 +337,7 @@ mod tests {
         let id = LayerId::random();
         let roles = [
             Role::Base,
+            Role::Spare,
             Role::Layer(id.clone()),
             Role::Layer(id.init()),
             Role::Creating(id.init()),

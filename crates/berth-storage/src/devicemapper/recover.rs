@@ -52,11 +52,13 @@ impl Set {
                 | Role::Layer(_)
                 | Role::Removing(..)
                 | Role::Aside(..)
+                | Role::Spare
                 | Role::Snapshot(_) => {
                     self.deactivate(&self.name(&role, &device))?;
                 }
             }
         }
+        self.find_spare()?;
         for id in frozen {
             if !self.records.has(&Role::Layer(id.clone()))? {
                 layout::clear_committed(&self.home, &id)?;
@@ -131,6 +133,7 @@ impl Set {
     /// Lets go of what nobody uses; of the pool too, if it is the driver's own.
     pub(super) fn close(&self) -> Result<(), StorageError> {
         self.watch.end();
+        self.spares.close();
         // A deletion has a device active for a moment.
         let _after_deletions = self.reaping.lock().unwrap_or_else(PoisonError::into_inner);
         let is_used = self.let_go_of_all()?;

@@ -15,6 +15,7 @@ use super::mapper::Mapper;
 use super::options::{Deferred, Fs, Options};
 use super::pool::{Mode, Pool};
 use super::records::{Device, Records, Role, Transaction};
+use super::spare::Spares;
 use super::watch::Watch;
 use crate::StorageError;
 use crate::error::io_at;
@@ -37,6 +38,7 @@ pub(super) struct Set {
     pub(super) pool: Pool,
     pub(super) records: Records,
     pub(super) state: Mutex<State>,
+    pub(super) spares: Arc<Spares>,
     /// Held while removed layers are deleted.
     pub(super) reaping: Mutex<()>,
     /// Held while the pool is made larger.
@@ -94,6 +96,7 @@ impl Set {
                 format!("{}-removing-{}", self.prefix, device.device_id)
             }
             Role::Snapshot(_) => format!("{}-snapshot-{}", self.prefix, device.device_id),
+            Role::Spare => format!("{}-spare-{}", self.prefix, device.device_id),
         }
     }
 
@@ -227,7 +230,7 @@ impl Set {
     fn begin(&self, state: &State, role: &Role, device_id: u32) -> Result<u64, StorageError> {
         let open = state.transaction + 1;
         let device_hash = match role {
-            Role::Base | Role::Snapshot(_) => String::new(),
+            Role::Base | Role::Spare | Role::Snapshot(_) => String::new(),
             Role::Layer(id) | Role::Creating(id) | Role::Removing(id, _) | Role::Aside(id, _) => {
                 id.to_string()
             }

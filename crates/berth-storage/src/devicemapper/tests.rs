@@ -8,6 +8,7 @@ mod docker;
 mod grow;
 mod lost;
 mod lvm;
+mod spare;
 mod udev;
 mod watch;
 

@@ -158,6 +158,31 @@ pub(super) fn a_layer_takes_the_place_of_another(open: Open<'_>, home: &Path) {
     assert_eq!(listed(&*driver).len(), 2);
 }
 
+pub(super) fn what_is_made_in_advance_is_no_layer(open: Open<'_>, home: &Path) {
+    let driver = open(home);
+    let mut made = Vec::new();
+    for name in ["a", "b", "c"] {
+        driver.keep_spare();
+        made.push((layer(&*driver, None, &[name]), LayerState::Committed));
+        made.sort_by(|a, b| a.0.cmp(&b.0));
+        assert_eq!(listed(&*driver), made);
+    }
+    driver.keep_spare();
+    let kept = made.swap_remove(0);
+    for (id, _) in made {
+        driver.remove(&id).expect("removed");
+    }
+    driver.reap().expect("deleted");
+    driver.sync().expect("synced");
+    drop(driver);
+    let driver = open(home);
+    driver.recover(&|_| false).expect("recovery");
+    let last = layer(&*driver, None, &["d"]);
+    assert_eq!(content(&*driver, &last), same(&["d"]));
+    assert_eq!(content(&*driver, &kept.0).len(), 1);
+    assert_eq!(listed(&*driver).len(), 2);
+}
+
 pub(super) fn what_is_not_the_drivers_is_left_alone(open: Open<'_>, home: &Path) {
     let driver = open(home);
     let base = layer(&*driver, None, &["a"]);

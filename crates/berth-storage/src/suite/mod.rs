@@ -39,6 +39,7 @@ pub(crate) const CASES: &[(&str, Case)] = &[
     ("reuse",   lifetime::an_id_is_used_again_after_a_crash),
     ("aside",   lifetime::a_layer_set_aside_keeps_every_byte),
     ("place",   lifetime::a_layer_takes_the_place_of_another),
+    ("spare",   lifetime::what_is_made_in_advance_is_no_layer),
     ("foreign", lifetime::what_is_not_the_drivers_is_left_alone),
     ("tall",    load::a_tall_stack_is_whole_or_refused),
     ("threads", load::layers_are_made_at_the_same_time),

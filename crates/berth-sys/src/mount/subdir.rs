@@ -33,38 +33,46 @@ const OF_THE_FILE_SYSTEM: [(MountFlags, &str); 4] = [
 ];
 
 pub(super) fn mount(request: &MountRequest<'_>) -> io::Result<()> {
-    let value =
-        |prefix: &str| request.options.iter().find_map(|option| option.strip_prefix(prefix));
-    let dir = value(SUBDIR).unwrap_or_default();
-    let mut options = request.options.to_vec();
-    options.retain(|option| !option.starts_with(SUBDIR) && !option.starts_with(XFS_RETRIES));
-    let parsed = parse(request.fs_type, &options);
-    let data = String::from_utf8(parsed.data).map_err(|_| io::ErrorKind::InvalidInput)?;
-    let top = match file_system(request, parsed.flags, &data) {
-        // It is mounted for writing elsewhere, perhaps for a moment yet: this mount only reads it.
-        Err(Errno::BUSY) if parsed.flags.contains(MountFlags::RDONLY) => {
-            let flags = parsed.flags - MountFlags::RDONLY;
-            file_system(request, flags, &data).map(|context| (context, parsed.flags))
-        }
-        other => other.map(|context| (context, parsed.flags)),
-    };
-    let (context, flags) = top?;
-    let mut attributes = MountAttrFlags::empty();
-    for (flag, attribute) in OF_THE_MOUNT {
-        if flags.contains(flag) {
-            attributes |= attribute;
-        }
-    }
-    let top = fsmount(context.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, attributes)?;
-    if let Some(retries) = value(XFS_RETRIES) {
-        set_xfs_retries(request.source, retries)?;
-    }
+    let dir = value(request.options, SUBDIR).unwrap_or_default();
+    let top = detached(request.fs_type, request.source, request.options)?;
     move_mount(&top, "", CWD, request.target, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)?;
     // Kernels before 6.15 copy no mount that is nowhere, so the whole is seen for a moment.
     let tree = clone_below(&top, dir);
     rustix::mount::unmount(request.target, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW)?;
     move_mount(tree?, "", CWD, request.target, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)?;
     Ok(())
+}
+
+/// Mounts the whole of a block device's file system where nobody sees it: in no mount namespace, for as
+/// long as the descriptor lives. Whoever mounts it elsewhere meanwhile has it at once, and keeps it.
+/// `options` are those of [`mount`](super::mount) without bind mounts; that of a directory means nothing.
+pub fn detached(fs_type: &str, source: &Path, options: &[String]) -> io::Result<OwnedFd> {
+    let mut words = options.to_vec();
+    words.retain(|option| !option.starts_with(SUBDIR) && !option.starts_with(XFS_RETRIES));
+    let parsed = parse(fs_type, &words);
+    let data = String::from_utf8(parsed.data).map_err(|_| io::ErrorKind::InvalidInput)?;
+    let context = match file_system(fs_type, source, parsed.flags, &data) {
+        // It is mounted for writing elsewhere, perhaps for a moment yet: this mount only reads it.
+        Err(Errno::BUSY) if parsed.flags.contains(MountFlags::RDONLY) => {
+            file_system(fs_type, source, parsed.flags - MountFlags::RDONLY, &data)
+        }
+        other => other,
+    }?;
+    let mut attributes = MountAttrFlags::empty();
+    for (flag, attribute) in OF_THE_MOUNT {
+        if parsed.flags.contains(flag) {
+            attributes |= attribute;
+        }
+    }
+    let top = fsmount(context.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, attributes)?;
+    if let Some(retries) = value(options, XFS_RETRIES) {
+        set_xfs_retries(source, retries)?;
+    }
+    Ok(top)
+}
+
+fn value<'a>(options: &'a [String], prefix: &str) -> Option<&'a str> {
+    options.iter().find_map(|option| option.strip_prefix(prefix))
 }
 
 /// A copy of the mount whose top is `dir`, which must be a directory of this very file system.
@@ -79,12 +87,13 @@ fn clone_below(top: &OwnedFd, dir: &str) -> rustix::io::Result<OwnedFd> {
 }
 
 fn file_system(
-    request: &MountRequest<'_>,
+    fs_type: &str,
+    source: &Path,
     flags: MountFlags,
     data: &str,
 ) -> rustix::io::Result<OwnedFd> {
-    let context = fsopen(request.fs_type, FsOpenFlags::FSOPEN_CLOEXEC)?;
-    fsconfig_set_string(context.as_fd(), "source", request.source)?;
+    let context = fsopen(fs_type, FsOpenFlags::FSOPEN_CLOEXEC)?;
+    fsconfig_set_string(context.as_fd(), "source", source)?;
     for (flag, word) in OF_THE_FILE_SYSTEM {
         if flags.contains(flag) {
             fsconfig_set_flag(context.as_fd(), word)?;

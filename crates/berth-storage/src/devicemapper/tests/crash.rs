@@ -46,6 +46,7 @@ fn vm_devicemapper_child_that_stops() {
         let what = std::env::var(WHAT).unwrap();
         match what.split_once(':') {
             None => drop(work(home)),
+            Some(("spare", _)) => drop(super::spare::take(home)),
             Some(("open", option)) => drop(Devicemapper::open(home, &[option.to_owned()])),
             Some(("grow", bytes)) => small(home, &[]).grow(bytes.parse().ok(), None).unwrap(),
             Some(("extend", device)) => {
@@ -56,8 +57,8 @@ fn vm_devicemapper_child_that_stops() {
     }
 }
 
-/// Has a child do something that stops at a step: `work`, `open:OPTION`, `grow:BYTES` of data, or
-/// `extend:DISK`, which is added to the pool of somebody else.
+/// Has a child do something that stops at a step: `work`, `spare:`, `open:OPTION`, `grow:BYTES` of data,
+/// or `extend:DISK`, which is added to the pool of somebody else.
 pub(super) fn stop(home: &Path, at: &str, what: &str) {
     let mut child = Command::new(std::env::current_exe().unwrap());
     child.args([CHILD, "--exact"]).env(HOME, home).env(STOP, at).env(WHAT, what);
