@@ -5,6 +5,7 @@
 //! it: whoever then mounts it has it at once. It is let rest after a while, when nobody came; its file
 //! system has then been mounted once, which makes the next mount quicker.
 
+use std::io::ErrorKind;
 use std::mem::take;
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
@@ -128,10 +129,10 @@ impl Spares {
         while !keeping.is_closed {
             if take(&mut keeping.is_wanted) {
                 if keeping.spare.as_ref().is_none_or(|spare| spare.awake.is_none()) {
-                    let resting = keeping.spare.take();
+                    keeping.spare = None;
                     keeping.is_being_made = true;
                     drop(keeping);
-                    let made = make(set, resting);
+                    let made = make(set);
                     keeping = self.keeping();
                     (keeping.spare, keeping.is_being_made) = (made, false);
                 }
@@ -158,16 +159,13 @@ impl Spares {
     }
 }
 
-fn make(set: &Weak<Set>, resting: Option<Spare>) -> Option<Spare> {
+fn make(set: &Weak<Set>) -> Option<Spare> {
     let made = set.upgrade()?.make_spare();
-    match made {
-        Ok(made) => made,
-        Err(error) => {
-            // Whoever wants a layer is told what is wrong, if that is still so.
-            tracing::debug!(error = chain(&error), "no spare layer");
-            resting
-        }
-    }
+    made.unwrap_or_else(|error| {
+        // Whoever wants a layer is told what is wrong, if that is still so.
+        tracing::debug!(error = chain(&error), "no spare layer");
+        None
+    })
 }
 
 fn let_rest(set: &Weak<Set>, spare: Spare) -> Option<Spare> {
@@ -265,15 +263,25 @@ impl Set {
     /// whoever makes the next.
     pub(super) fn take_spare(&self, id: &LayerId, size: u64) -> Result<bool, StorageError> {
         let Some(Spare { device, awake }) = self.spares.take() else { return Ok(false) };
-        if device.size != size || awake.as_ref().is_some_and(|(mount, _)| !works(mount)) {
-            return Ok(false);
-        }
         let layer = Role::Layer(id.clone());
         let (spare, name) = (self.name(&Role::Spare, &device), self.name(&layer, &device));
+        let is_fit = match &awake {
+            Some((mount, _)) => works(mount),
+            // The layer's name must be the only one that it has.
+            None => self.mapper.remove_if_unused(&spare)?,
+        };
+        if device.size != size || !is_fit {
+            return Ok(false);
+        }
         {
             // Nobody activates it between the two.
             let _state = self.state();
-            self.records.turn(&Role::Spare, &layer)?;
+            match self.records.turn(&Role::Spare, &layer) {
+                Err(StorageError::Io { source, .. }) if source.kind() == ErrorKind::NotFound => {
+                    return Ok(false);
+                }
+                other => other?,
+            }
             step("dm.spare.turned");
             if let Some((mount, _)) = awake {
                 match self.mapper.rename(&spare, &name) {

@@ -108,8 +108,8 @@ fn vm_devicemapper_a_layer_of_an_image_on_nothing_is_the_spare() {
 }
 
 #[test]
-fn vm_devicemapper_a_spare_whose_file_system_gave_up_becomes_no_layer() {
-    let test = "vm_devicemapper_a_spare_whose_file_system_gave_up_becomes_no_layer";
+fn vm_devicemapper_a_spare_that_is_not_whole_becomes_no_layer() {
+    let test = "vm_devicemapper_a_spare_that_is_not_whole_becomes_no_layer";
     if !testkit::in_vm(test) {
         return;
     }
@@ -134,6 +134,11 @@ fn vm_devicemapper_a_spare_whose_file_system_gave_up_becomes_no_layer() {
     let next = layer(&driver, None, &["next"]);
     assert_eq!(number(&driver, &next), unfit);
     assert_eq!(content(&driver, &next), same(&["next"]));
+    // One that no record knows any more is none either.
+    let unknown = ready(&driver);
+    std::fs::remove_file(home.join("metadata/.berth-spare")).unwrap();
+    let last = layer(&driver, None, &["last"]);
+    assert_ne!(number(&driver, &last), unknown);
 }
 
 #[test]
