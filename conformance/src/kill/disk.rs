@@ -157,14 +157,14 @@ impl Found {
         Ok(())
     }
 
-    /// Each layer has a file, and the pool has its own, but images' layers that are not the last one
+    /// Each layer has a file, and the pool has its own and a spare, but images' layers that are not the last one
     /// are not shown by the engine, nor what an image's containers begin as, which stands on such a layer.
     fn thin_devices(&mut self, dir: &Path, expected: &BTreeSet<String>) -> Result<()> {
         let names = names(dir)?;
         for name in &names {
             let layer = name.strip_suffix("-init").unwrap_or(name);
             let is_layer = layer.len() == 64 && !name.starts_with('.') && names.contains(layer);
-            let of_pool = ["base", "deviceset-metadata", "transaction-metadata"];
+            let of_pool = ["base", "deviceset-metadata", "transaction-metadata", ".berth-spare"];
             if !is_layer && !expected.contains(name) && !of_pool.contains(&name.as_str()) {
                 self.0.push(format!("thin device {}", dir.join(name).display()));
             }
